@@ -1,0 +1,74 @@
+"""Saving what a run needs to go on, so that a kill at any moment loses nothing that was saved.
+
+A checkpoint is one safetensors file (tensors by path, and the tree in its header) and a manifest that names its sha256
+and how long the run's files were. Each is written beside its place, synced and renamed; the manifest comes last, so what
+has a manifest is whole. The last two are kept. Nothing that is loaded can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, whole or not at all, and on the disk when this returns."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(folder: Path, tree: dict[str, Any], tensors: dict[str, Tensor], files: dict[str, Any], keep: int = 2) -> None:
+    """Save a checkpoint; `files` goes into the manifest as it is. The last `keep` stay."""
+    from safetensors.torch import save as pack
+
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(int(p.stem) for p in folder.glob("*.json"))
+    number = numbers[-1] + 1 if numbers else 0
+    content = pack(tensors, metadata={"tree": json.dumps(tree)})
+    write_atomically(folder / f"{number:06d}.safetensors", content)
+    manifest = {"sha256": hashlib.sha256(content).hexdigest(), **files}
+    write_atomically(folder / f"{number:06d}.json", json.dumps(manifest).encode())
+    for old in numbers[: len(numbers) + 1 - keep]:
+        (folder / f"{old:06d}.json").unlink(missing_ok=True)
+        (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
+
+
+def load(folder: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint that is whole, as (tree, tensors, manifest); None where there is none.
+
+    A damaged one is told through `say` and passed over.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load as unpack
+
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        data = path.with_suffix(".safetensors")
+        try:
+            manifest = json.loads(path.read_bytes())
+            content = data.read_bytes()
+            if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+                raise ValueError("its content is not what was saved")
+            with safe_open(data, "pt") as file:
+                tree = json.loads(file.metadata()["tree"])
+            return tree, unpack(content), manifest
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            say(f"The checkpoint {data} is damaged ({error}); going on from the one before it.")
+    return None

@@ -1,0 +1,535 @@
+"""From the words of a command to the objects of a run; the object is its own config.
+
+`group=name` chooses from a catalogue, wherever a field has a catalogued type; `dotted.path=value` sets a field. The grammar
+is Hydra's, and values are typed by the fields. Layers, lowest first: class defaults < the catalogue entry's own values <
+recipe < presets, innermost strategy first < command line. Names resolve through catalogues only: a config can't run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clbench import catalogue
+from clbench.errors import Mistake, unknown
+
+if TYPE_CHECKING:
+    from clbench.learner import Learner, Model
+    from clbench.metric import Probe
+    from clbench.strategy import Strategy
+    from clbench.stream import Stream
+
+Values = Mapping[str, Any]
+"""path to value"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stream is run: model and learner settings that belong together."""
+
+    values: Values
+    source: str
+    """whose: a paper, or ours"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hyper-parameters of a strategy for a stream, with their source."""
+
+    strategy: str
+    stream: str
+    values: Values
+    """`strategy.` stands for wherever the strategy stands"""
+    source: str
+    """a paper, `tuned here` (by which protocol), or untuned"""
+    recipe: str = "house"
+    model: str | None = None
+    """only with this model; None: with any"""
+    when: Values = field(default_factory=dict)
+    """only where these options of the strategy have these values"""
+
+
+@dataclass
+class Options:
+    """What a command sets beside the run itself. None of it changes a run's numbers."""
+
+    results: str = "results"
+    """folder of all results"""
+    workers: int = 1
+    """local processes that share the runs"""
+    again: bool = False
+    """run finished runs again, from nothing"""
+    mlflow: str = "local"
+    """where MLflow's mirror goes: local (an SQLite file among the results), off, or a tracking URI"""
+    checkpoint: float = 15.0
+    """seconds between checkpoints, at the least; 0: at every epoch"""
+
+
+ROOTS = {"stream": "digits", "strategy": "naive", "model": "mlp"}
+RUN = ("seed", "recipe", "probes", "config")
+PROBES = ("exams", "cost", "timing", "loss")
+
+
+@dataclass
+class Plan:
+    """One run, resolved: its objects, and every value with its source."""
+
+    stream: Stream
+    strategy: Strategy
+    model: Model
+    learner: Learner
+    probes: list[Probe]
+    seed: int
+    values: dict[str, Any]
+    """path to value, choices by name"""
+    sources: dict[str, str]
+    """path to where the value comes from"""
+
+    @property
+    def label(self) -> str:
+        """The strategy's name, with what it is wrapped around: `fpf(er)`."""
+        return _label(self.values, "strategy")
+
+    def text(self) -> str:
+        """The flat configuration: `path: value  # source`, a line each."""
+        lines = [f"{path}: {to_text(value)}" for path, value in self.values.items()]
+        width = max(map(len, lines))
+        ends = [self.sources.get(path, "default") for path in self.values]
+        return "".join(f"{line:<{width}}  # {end}\n" for line, end in zip(lines, ends, strict=True))
+
+    def versions(self) -> dict[str, int]:
+        """Versions of stream and strategies, by path."""
+        found = {"stream": self.stream.version}
+        thing, path = self.strategy, "strategy"
+        while True:
+            found[path] = thing.version
+            thing, path = getattr(thing, "base", None), f"{path}.base"  # type: ignore[assignment]
+            if thing is None:
+                return found
+
+    def hash(self, checksums: Mapping[str, str]) -> str:
+        """What the run's numbers depend on, but for the seed: 12 hexadecimal digits."""
+        text = {path: to_text(value) for path, value in self.values.items() if path != "seed"}
+        content = json.dumps([text, dict(checksums), self.versions()], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def folder(self, results: Path, checksums: Mapping[str, str]) -> Path:
+        """Where the run is recorded."""
+        return results / self.values["stream"] / self.label / self.hash(checksums) / f"seed-{self.seed}"
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything that two rows must share to be ranked together (docs/architecture.md, Protocols)."""
+        from clbench.learner import Learner
+
+        ours = {"lr", "threads", "device", "eval_batch"}
+        learner = {f.name: getattr(self.learner, f.name) for f in fields(Learner) if f.name not in ours}
+        learner["replay_batch"] = self.learner.replay_batch or self.learner.batch
+        if self.learner.schedule != "multistep":
+            del learner["milestones"], learner["gamma"]
+        model = {p: v for p, v in self.values.items() if p == "model" or p.startswith("model.")}
+        stream = {"stream": self.values["stream"], "stream version": self.stream.version, **self.stream.protocol()}
+        return {key: _plain(value) for key, value in {**stream, **model, **learner}.items()}
+
+    def preset(self) -> str:
+        """Where the strategy's hyper-parameters come from."""
+        found = {s.removeprefix("preset: ") for s in self.sources.values() if s.startswith("preset: ")}
+        return "; ".join(sorted(found)) or "untuned"
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else to_text(value)
+
+
+def _label(values: Values, path: str) -> str:
+    base = f"{path}.base"
+    return f"{values[path]}({_label(values, base)})" if base in values else str(values[path])
+
+
+# Words.
+
+
+def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The points that a command's words ask for (path to value, a dictionary a run), and its options.
+
+    Raises:
+        Mistake: a word is not in the grammar, or asks for what is not supported.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, RangeSweep
+    from hydra.errors import HydraException
+
+    def plain(value: Any) -> Any:
+        match value:
+            case QuotedString():
+                return value.text
+            case list():
+                return [plain(v) for v in value]
+            case dict():
+                return {plain(k): plain(v) for k, v in value.items()}
+        return value
+
+    axes: dict[str, list[Any]] = {}
+    parser = OverridesParser.create()
+    for word in words:
+        if word.startswith("-"):
+            raise Mistake(f"There is no flag '{word}' here; settings are written path=value, as in learner.lr=0.03.")
+        try:
+            parsed = parser.parse_override(word)
+        except HydraException as error:
+            hint = (
+                " Settings are written path=value." if "=" not in word else " Quote values that hold spaces or commas."
+            )
+            reason = str(error).splitlines()[0] if "=" in word else "there is no '='"
+            raise Mistake(f"'{word}' can't be read: {reason}.{hint}") from None
+        if not parsed.type.name == "CHANGE" or parsed.package:
+            raise Mistake(
+                f"'{word}': additions (+), deletions (~) and packages (@) are not supported; write path=value."
+            )
+        value, path = parsed._value, parsed.key_or_group.replace("/", ".")
+        if path in axes:
+            raise Mistake(f"'{path}' is set twice; to sweep over values write {path}=A,B.")
+        match value:
+            case ChoiceSweep() if not value.shuffle and value.tags == set():
+                axes[path] = [plain(v) for v in value.list]
+            case RangeSweep() if not value.shuffle and value.tags == set():
+                axes[path] = list(value.range())
+            case _ if parsed.is_sweep_override():
+                raise Mistake(
+                    f"'{word}': only lists (A,B) and range(N) are swept over; intervals, globs and shuffles are not."
+                )
+            case _:
+                axes[path] = [plain(value)]
+    names = {f.name for f in fields(Options)}
+    options = {path: axes.pop(path) for path in list(axes) if path in names}
+    for path, values in options.items():
+        if len(values) > 1:
+            raise Mistake(f"'{path}' takes one value; it can't be swept over.")
+    points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    return points, {path: values[0] for path, values in options.items()}
+
+
+def typed_options(given: Values) -> Options:
+    """The options of a command, typed."""
+    hints = typing.get_type_hints(Options)
+    return Options(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
+
+
+def to_text(value: Any) -> str:
+    """A value in the grammar of the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case list() | tuple():
+            return f"[{','.join(map(to_text, value))}]"
+        case dict():
+            return "{" + ",".join(f"{to_text(k)}:{to_text(v)}" for k, v in value.items()) + "}"
+    text = str(value)
+    special = text.lower() in ("null", "true", "false", "nan", "inf")
+    if re.fullmatch(r"[A-Za-z_][\w./@+-]*(:[\w./@+-]+)?", text) and not special:
+        return text
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values of a `config.yaml`, path to value.
+
+    Raises:
+        Mistake: there is no such file, or a line is not `path: value`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Mistake(f"config={path} can't be read: {reason}.") from None
+    words = []
+    for number, line in enumerate(lines, 1):
+        content = re.sub(r"\s+#\s.*$", "", line).strip()
+        if not content or content.startswith("#"):
+            continue
+        key, separator, value = content.partition(": ")
+        if not separator:
+            raise Mistake(f"{path}:{number}: '{content}' is not 'path: value'.")
+        words.append(f"{key}={value}")
+    points, _ = parse(words)
+    return points[0]
+
+
+# Resolving.
+
+
+def plans(words: Sequence[str]) -> tuple[list[Plan], Options]:
+    """Every run that a command asks for, each resolved before the first one starts.
+
+    Raises:
+        Mistake: a name, a path or a value is wrong.
+    """
+    points, given = parse(words)
+    check_names(points)
+    return [resolve(point) for point in points], typed_options(given)
+
+
+def check_names(points: Iterable[Values]) -> None:
+    """Look the chosen names up, before anything heavy is imported.
+
+    Raises:
+        Mistake: a stream, strategy, model or group that is not there.
+    """
+    groups = [*ROOTS, "learner", *RUN, *(f.name for f in fields(Options))]
+    for point in points:
+        for path, value in point.items():
+            root = path.partition(".")[0]
+            if root not in groups:
+                raise unknown("setting", root, groups)
+            if path == "learner":
+                raise Mistake("The learner is not chosen but set: learner.lr=0.03, learner.epochs=5, …")
+            if path in ROOTS:
+                name = str(value).partition(":")[0]
+                if name not in catalogue.names(path):
+                    raise unknown(path, name, catalogue.names(path))
+
+
+def resolve(point: Values) -> Plan:
+    """One run from its words (path to value).
+
+    Raises:
+        Mistake: a name, a path or a value is wrong.
+    """
+    point = _split_choices(point)
+    if "config" in point:
+        stated = read(Path(str(point["config"])).expanduser())
+        source, rest = f"config {point['config']}", {k: v for k, v in point.items() if k != "config"}
+        return _Resolver([(source, stated), ("command line", rest)], whole=True).plan()
+    return _Resolver([("command line", point)]).plan()
+
+
+def _split_choices(point: Values) -> dict[str, Any]:
+    """`model=timm:NAME` is `model=timm model.name=NAME`."""
+    found: dict[str, Any] = {}
+    for path, value in point.items():
+        if (path in ROOTS or path.endswith(".base")) and isinstance(value, str) and ":" in value:
+            found[path], found[f"{path}.name"] = value.split(":", 1)
+        else:
+            found[path] = value
+    return found
+
+
+def _highest(layers: Sequence[tuple[str, Values]], path: str) -> Any:
+    """What the highest layer that sets `path` sets it to; None: no layer does."""
+    return next((values[path] for _, values in reversed(layers) if path in values), None)
+
+
+class _Resolver:
+    """Puts the layers together, and builds the objects."""
+
+    def __init__(self, layers: Sequence[tuple[str, Values]], whole: bool = False) -> None:
+        self.layers = list(layers)
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.known: set[str] = set(RUN)
+        if whole:
+            self.recipe = self.look("recipe", "house")[0]
+            return
+        stream = self.choice("stream")
+        self.recipe = str(self.look("recipe", "house")[0])
+        recipe = self._recipe(stream)
+        self.layers[0:0] = recipe
+        self.layers[len(recipe) : len(recipe)] = self._presets(stream)
+
+    def look(self, path: str, default: Any) -> tuple[Any, str]:
+        """The value of the highest layer that sets `path`, and the layer's name."""
+        for number in reversed(range(len(self.layers))):
+            source, values = self.layers[number]
+            if path in values and not self._dropped(path, number):
+                return values[path], source
+        return default, "default"
+
+    def _dropped(self, path: str, layer: int) -> bool:
+        """Whether a higher layer chose another thing above `path`: what was set for the old one falls away."""
+        parts = path.split(".")
+        for end in range(1, len(parts)):
+            above = ".".join(parts[:end])
+            before = _highest(self.layers[: layer + 1], above)
+            if before is not None and before != _highest(self.layers, above):
+                return True
+        return False
+
+    def choice(self, path: str) -> str:
+        return str(self.look(path, ROOTS.get(path))[0])
+
+    def _recipe(self, stream: str) -> list[tuple[str, Values]]:
+        recipes: dict[str, Recipe] = getattr(catalogue.home("stream", stream), "RECIPES", {}).get(stream, {})
+        if self.recipe not in recipes:
+            if self.recipe == "house":
+                return []
+            raise unknown(f"recipe for {stream}", self.recipe, {"house", *recipes})
+        return [(f"recipe {self.recipe}: {recipes[self.recipe].source}", recipes[self.recipe].values)]
+
+    def _presets(self, stream: str) -> list[tuple[str, Values]]:
+        """Presets of the strategies, innermost first."""
+        found: list[tuple[str, Values]] = []
+        path = "strategy"
+        while True:
+            name = self.choice(path)
+            if name not in catalogue.names("strategy"):
+                raise unknown("strategy", name, catalogue.names("strategy"))
+            thing = catalogue.resolve("strategy", name)
+            for preset in getattr(catalogue.home("strategy", name), "PRESETS", ()):
+                if (preset.strategy, preset.stream, preset.recipe) != (name, stream, self.recipe):
+                    continue
+                if preset.model not in (None, self.choice("model")):
+                    continue
+                defaults = {f.name: _default(thing, f) for f in fields(thing)}
+                if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
+                    values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
+                    found.insert(0, (f"preset: {preset.source}", values))
+            path += ".base"
+            if self.look(path, None)[0] is None:
+                return found
+
+    def plan(self) -> Plan:
+        from clbench.learner import Learner
+
+        self.note("recipe", self.recipe, self.look("recipe", "house")[1])
+        stream = self.chosen("stream", "stream")
+        model = self.chosen("model", "model")
+        strategy = self.chosen("strategy", "strategy")
+        learner = self.built(Learner, "learner", {})
+        names, source = self.look("probes", list(PROBES))
+        probes = [self._probe(name) for name in _typed("probes", names, list[str])]
+        self.note("probes", names, source)
+        seed = _typed("seed", self.look("seed", 0)[0], int)
+        if seed < 0:
+            raise Mistake(f"seed={seed}: a seed is 0 or more.")
+        self.note("seed", seed, self.look("seed", 0)[1])
+        self._check_paths()
+        return Plan(stream, strategy, model, learner, probes, seed, self.values, self.sources)
+
+    def _probe(self, name: str) -> Any:
+        from clbench.metric import Probe
+
+        thing = catalogue.resolve("metric", name)
+        if not (isinstance(thing, type) and issubclass(thing, Probe)):
+            every = [n for n in PROBES]
+            raise Mistake(
+                f"'{name}' is no probe, but a summary: it is computed from rows. Probes are: {', '.join(every)}."
+            )
+        return thing()
+
+    def note(self, path: str, value: Any, source: str) -> None:
+        self.values[path], self.sources[path] = value, source
+
+    def chosen(self, path: str, kind: str) -> Any:
+        """The object that stands at `path`, chosen from the catalogue of its kind."""
+        name, source = self.look(path, ROOTS.get(path, "naive"))
+        entry = catalogue.resolve(kind, str(name))
+        self.note(path, str(name), source)
+        self.known.add(path)
+        if isinstance(entry, type):
+            return self.built(entry, path, {})
+        return self.built(type(entry), path, {f.name: getattr(entry, f.name) for f in fields(entry)})
+
+    def built(self, kind: type, path: str, own: Mapping[str, Any]) -> Any:
+        """An object of a dataclass, its fields taken from the layers, or else from `own` or the class."""
+        hints = typing.get_type_hints(kind, include_extras=True)
+        given = {}
+        for option in fields(kind):
+            where = f"{path}.{option.name}"
+            self.known.add(where)
+            nested = _kind_of(hints[option.name])
+            if nested:
+                given[option.name] = self.chosen(where, nested)
+                continue
+            missing = object()
+            value, source = self.look(where, missing)
+            if value is missing:
+                value = own.get(option.name, _default(kind, option))
+                if value is MISSING:
+                    raise Mistake(
+                        f"{where} must be given: {documentation(kind).get(option.name, 'it has no default')}."
+                    )
+                source = "entry" if option.name in own and value != _default(kind, option) else "default"
+            else:
+                value = _typed(where, value, hints[option.name])
+            given[option.name] = value
+            self.note(where, value, source)
+        return kind(**given)
+
+    def _check_paths(self) -> None:
+        for number, (_, values) in enumerate(self.layers):
+            for path in values:
+                if path not in self.known and not self._dropped(path, number):
+                    above = path.rpartition(".")[0]
+                    level = [k for k in self.known if k.rpartition(".")[0] == above]
+                    if not level:
+                        above, level = "", list(self.known)
+                    choice = {k.rpartition(".")[2] if above else k for k in level}
+                    owner = f"option of {above}={self.values[above]}" if above in self.values else "setting"
+                    if above == "learner":
+                        owner = "option of learner"
+                    raise unknown(owner, path.rpartition(".")[2] if above else path, choice)
+
+
+def _kind_of(hint: Any) -> str | None:
+    """The catalogue that a field's type belongs to; None: it is a plain value."""
+    if not isinstance(hint, type) or not is_dataclass(hint):
+        return None
+    from clbench.strategy import Strategy
+    from clbench.stream import Stream
+
+    return "strategy" if issubclass(hint, Strategy) else "stream" if issubclass(hint, Stream) else None
+
+
+def _default(thing: Any, option: Field[Any]) -> Any:
+    if not isinstance(thing, type):
+        return getattr(thing, option.name)
+    return option.default if option.default_factory is MISSING else option.default_factory()
+
+
+def _typed(path: str, value: Any, hint: Any) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        reasons = list(dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in error.errors()))
+        raise Mistake(f"{path}={to_text(value)}: {'; or '.join(reasons)}.") from None
+
+
+def documentation(kind: type) -> dict[str, str]:
+    """What stands under each field of a dataclass, inherited fields included."""
+    import ast
+    import inspect
+    import textwrap
+
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        if not is_dataclass(owner) or owner.__module__ == "builtins":
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+        except (OSError, TypeError):
+            continue
+        body = tree.body[0].body  # type: ignore[attr-defined]
+        for statement, after in itertools.pairwise(body):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ):
+                found[statement.target.id] = " ".join(after.value.value.split())
+    return found

@@ -1,0 +1,105 @@
+"""Samples by index: arrays loaded once, and views of them that copy nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Arrays that many `Data` look into."""
+
+    x: Tensor
+    """samples as they are stored, N x ...; images are uint8, N x H x W x C"""
+    y: Tensor
+    """labels, int64, N"""
+    views: Tensor | None = None
+    """ways of looking at an image, int64, V x H*W: which pixel stands at each place; -1: none, black"""
+
+    def to(self, device: torch.device) -> Source:
+        """The same arrays on `device`; itself where they are there already."""
+        if self.x.device == device:
+            return self
+        return Source(self.x.to(device), self.y.to(device), None if self.views is None else self.views.to(device))
+
+
+class Data:
+    """Labelled samples: positions in a source, and the view under which each is seen.
+
+    `lesson` says which experience the samples belong to, so that a checkpoint can name them instead of copying them.
+    """
+
+    def __init__(
+        self, source: Source, index: Tensor, *, view: int | Tensor | None = None, lesson: int | None = None
+    ) -> None:
+        self.source = source
+        self.index = index
+        self.view = view
+        self.lesson = lesson
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """All labels, int64, N, on the CPU."""
+        return self.source.y[self.index.to(self.source.y.device)].cpu()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keeping these samples takes: samples and labels."""
+        one = self.source.x[0].numel() * self.source.x.element_size() + self.source.y.element_size()
+        return len(self) * one
+
+    def to(self, device: torch.device) -> Data:
+        """The same samples with source and positions on `device`."""
+        view = self.view.to(device) if isinstance(self.view, Tensor) else self.view
+        return Data(self.source.to(device), self.index.to(device), view=view, lesson=self.lesson)
+
+    def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples at `positions` (int64, B, each in 0 .. N-1), as they are stored: (x, y)."""
+        rows = self.index.index_select(0, positions)
+        x = self.source.x.index_select(0, rows)
+        if self.view is not None:
+            x = self._seen(x, positions)
+        return x, self.source.y.index_select(0, rows)
+
+    def _seen(self, x: Tensor, positions: Tensor) -> Tensor:
+        views = self.source.views
+        assert views is not None
+        flat = x.flatten(1, 2)
+        if isinstance(self.view, int):
+            places = views[self.view]
+            moved = flat.index_select(1, places.clamp_min(0))
+            return (moved * (places >= 0)[:, None]).view_as(x)
+        places = views.index_select(0, self.view.index_select(0, positions))[:, :, None]  # type: ignore[union-attr]
+        moved = flat.gather(1, places.clamp_min(0).expand_as(flat))
+        return (moved * (places >= 0)).view_as(x)
+
+    def subset(self, positions: Tensor) -> Data:
+        """The samples at `positions` alone."""
+        view = self.view[positions] if isinstance(self.view, Tensor) else self.view
+        return Data(self.source, self.index[positions], view=view)
+
+    @staticmethod
+    def concat(parts: Sequence[Data]) -> Data:
+        """The samples of all parts, in order. All must look into one source.
+
+        Raises:
+            ValueError: the parts come from different sources, or some are viewed and some are not.
+        """
+        first = parts[0]
+        if any(p.source is not first.source for p in parts):
+            raise ValueError("Data of different sources can't be joined; keep them apart, or copy the samples")
+        index = torch.cat([p.index for p in parts])
+        if all(p.view is None for p in parts):
+            return Data(first.source, index)
+        if any(p.view is None for p in parts):
+            raise ValueError("Viewed and plain data can't be joined")
+        views = [p.view if isinstance(p.view, Tensor) else torch.full_like(p.index, p.view or 0) for p in parts]
+        return Data(first.source, index, view=torch.cat(views))

@@ -1,0 +1,363 @@
+"""The model that is being taught, and the loop that teaches it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clbench.data import Data
+from clbench.errors import Mistake
+from clbench.flops import Flops
+from clbench.memory import Memory
+from clbench.optimizer import Optimizer, constant, cosine, multistep
+from clbench.stream import Experience, Syllabus
+from clbench.transform import Transform
+from clbench.types import Count, NonNegative, Positive
+
+
+class Model(Protocol):
+    """An entry of the models' catalogue."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
+
+
+class Diverged(Exception):
+    """A loss that is not finite, at optimiser step `step` (from 1)."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss was {loss} at step {step}")
+        self.step = step
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a step trains on."""
+
+    x: Tensor
+    """network input, B x ..., augmented"""
+    y: Tensor
+    """labels, B"""
+    raw: Tensor
+    """the same samples as they are stored, un-augmented"""
+    index: Tensor | None = None
+    """their positions in the data that they come from; None: they come from memory"""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """what memory kept beside the samples"""
+    past: tuple[Batch, ...] = ()
+    """draws from memory that the loss treats apart"""
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes that the cost of a step depends on."""
+        return (tuple(self.x.shape), *[p.shape for p in self.past])
+
+    def joined(self, other: Batch | None) -> Batch:
+        """This batch and another as one; itself where there is no other."""
+        if other is None:
+            return self
+        return Batch(
+            torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.raw, other.raw]), past=self.past
+        )
+
+
+def derive(seed: int, purpose: str, step: int = 0) -> int:
+    """A 63-bit seed for one purpose at one step of the run with root seed `seed`."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@dataclass
+class Learner:
+    """Model, optimiser settings, device, step count, and the loop. It knows of no experience but the current one."""
+
+    epochs: Count = 1
+    """passes over each experience"""
+    batch: Count = 32
+    """samples of the stream in a step"""
+    replay_batch: Count | None = None
+    """samples that a replay method draws from memory in a step; null: as many as `batch`"""
+    lr: Positive = 0.1
+    """rate at the first step of an experience"""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """who steps; all in their fused forms"""
+    momentum: NonNegative = 0.0
+    """of sgd"""
+    weight_decay: NonNegative = 0.0
+    """of every parameter"""
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    """how the rate goes over an experience"""
+    milestones: tuple[float, ...] = ()
+    """multistep: after how many epochs the rate falls"""
+    gamma: Positive = 0.1
+    """multistep: the factor by which it falls"""
+    clip: Positive | None = None
+    """largest norm of the gradient; null: not clipped"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: forward passes under autocast"""
+    keep_optimizer: bool = False
+    """true: one optimiser for the whole stream; false: made anew at each experience"""
+    loss_mask: Literal["all", "seen", "experience", "batch"] = "all"
+    """labels that the loss lets compete: all; those taught so far; those of the sample's own experience (training with
+    task identities); those present in the batch (SCoLe's masking)"""
+    eval_batch: Count = 128
+    """samples of an exam answered at once"""
+    threads: Count = 2
+    """of the CPU; a fixed number, since other numbers give other bits"""
+    device: str = "auto"
+    """auto: a GPU where there is one, else the CPU"""
+
+    def open(self, model: Model, syllabus: Syllabus, transform: Transform, criterion: Callable, seed: int) -> None:
+        """Make the model. Once, before anything below.
+
+        Raises:
+            Mistake: the device is not there.
+        """
+        self.where = self._device()
+        torch.set_num_threads(self.threads)
+        self.seed, self.step, self.seconds = seed, 0, 0.0
+        self.flops = Flops()
+        self.last_loss = float("nan")
+        self._transform, self._criterion = transform, criterion
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "init"))
+            self.model = model.build(syllabus.shape, syllabus.classes)
+        self.model.to(self.where).eval()
+        self.optim: Optimizer | None = None
+        self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
+        self._together = torch.zeros(syllabus.classes, syllabus.classes, dtype=torch.bool, device=self.where)
+        self._losses: list[Tensor] = []
+        self._calls, self._saved = 0, None
+        self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
+
+    def check(self) -> None:
+        """Whether the options go together.
+
+        Raises:
+            Mistake: they contradict one another, or the device is not there.
+        """
+        self._device()
+        if self.keep_optimizer and self.schedule != "constant":
+            raise Mistake(
+                f"learner.schedule={self.schedule} needs an optimiser made anew at each experience; "
+                "learner.keep_optimizer=true keeps one. Choose learner.schedule=constant, or do not keep it."
+            )
+        if self.schedule == "multistep" and not self.milestones:
+            raise Mistake("learner.schedule=multistep needs learner.milestones, in epochs: learner.milestones=[35,45].")
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise Mistake(f"learner.device={self.device}: {str(error).splitlines()[0]}") from None
+        return device
+
+    # What a strategy calls.
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits, B x classes, float32."""
+        if self.precision == "float32":
+            return self.model(x)
+        with torch.autocast(self.where.type, getattr(torch, self.precision)):
+            return self.model(x).float()
+
+    def criterion(self, output: Tensor, y: Tensor) -> Tensor:
+        """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
+        match self.loss_mask:
+            case "seen":
+                output = output.masked_fill(~self._seen, -torch.inf)
+            case "experience":
+                output = output.masked_fill(~self._together[y], -torch.inf)
+            case "batch":
+                present = torch.zeros_like(self._seen).index_fill_(0, y, True)
+                output = output.masked_fill(~present, -torch.inf)
+        return self._criterion(output, y)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose, decided by the run's seed and the step count alone."""
+        return np.random.default_rng(derive(self.seed, purpose, self.step))
+
+    def batches(self, data: Data, size: int | None = None) -> Iterator[Batch]:
+        """One pass over `data` in a fresh random order, augmented, in batches of `size` (null: `batch`).
+
+        The last batch may be smaller.
+        """
+        data = data.to(self.where)
+        order = torch.from_numpy(self.rng("order").permutation(len(data))).to(self.where)
+        augmentation = self.rng("augmentation")
+        for index in order.split(size or self.batch):
+            raw, y = data.gather(index)
+            yield Batch(self._transform(raw, augmentation), y, raw, index)
+
+    def recall(self, memory: Memory, rng: np.random.Generator, count: int | None = None) -> Batch | None:
+        """`count` samples of the past (null: `replay_batch`), augmented afresh; None while memory is empty."""
+        if not len(memory):
+            return None
+        raw, y, kept = memory.sample(count or self.replay_batch or self.batch, rng)
+        return Batch(self._transform(raw, rng), y, raw, kept=kept)
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """Network input for samples as they are stored, without augmentation."""
+        return self._transform(raw)
+
+    def steps(self, samples: int, epochs: int | None = None) -> int:
+        """Optimiser steps that so many samples take in so many epochs (null: `epochs`)."""
+        return -(-samples // self.batch) * (self.epochs if epochs is None else epochs)
+
+    def new_optimizer(
+        self,
+        steps: int,
+        lr: float | None = None,
+        factor: Callable[[float], float] | None = None,
+        kind: str | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+    ) -> Optimizer:
+        """An optimiser over what trains now, for a phase of `steps` steps; what is not given is as in the fields."""
+        share = [m / self.epochs for m in self.milestones]
+        schedules = {"constant": constant, "cosine": cosine, "multistep": multistep(share, self.gamma)}
+        chosen = schedules[self.schedule] if factor is None else factor
+        return Optimizer(
+            (p for p in self.model.parameters() if p.requires_grad),
+            kind or self.optimizer,
+            self.lr if lr is None else lr,
+            momentum=self.momentum if momentum is None else momentum,
+            weight_decay=self.weight_decay if weight_decay is None else weight_decay,
+            clip=self.clip,
+            factor=None if chosen is constant else chosen,
+            steps=steps,
+        )
+
+    def passes(self, epochs: int | None = None) -> Iterator[int]:
+        """Count epochs (null: `epochs`), going on where an interrupted run stopped."""
+        call, first = self._calls, 0
+        self._calls += 1
+        if self._saved is not None:
+            saved_call, saved_epoch, restore = self._saved
+            if call < saved_call:
+                return
+            restore()
+            self._saved, first = None, saved_epoch + 1
+        for epoch in range(first, self.epochs if epochs is None else epochs):
+            yield epoch
+            self.after_epoch(call, epoch)
+
+    def fit(
+        self,
+        batches: Iterable[Batch],
+        loss: Callable[[Learner, Batch], Any],
+        adjust: Callable[[Learner], None] | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """Train on `batches`, one step each; nothing is fetched ahead.
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
+        optimizer = optimizer or self.optim
+        assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
+        self._seed_globals()
+        self.model.train()
+        trains = (getattr(loss, "__qualname__", repr(loss)), sum(p.numel() for p in optimizer.parameters))
+        flops, losses, stream, kept = self.flops, self._losses, _generator(batches), None
+        while (batch := _next(stream, kept)) is not None:
+            kind = (trains, batch.shape)
+            with _KNOWN if kind in flops.table else flops.counting(kind):
+                optimizer.zero_grad()
+                value = loss(self, batch)
+                value, kept = value if isinstance(value, tuple) else (value, None)
+                value.backward()
+            if adjust is not None:
+                adjust(self)
+            optimizer.step()
+            if isinstance(kept, Tensor):
+                kept = kept.detach()
+            losses.append(value.detach())
+            flops.total += flops.table[kind]
+            self.step += 1
+        self.model.eval()
+        self.check_losses()
+
+    def check_losses(self) -> None:
+        """Look at the losses since the last look, all at once; `last_loss` is their mean.
+
+        Raises:
+            Diverged: one was not finite; the first such step is named.
+        """
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).float().cpu()
+        first = self.step - len(losses) + 1
+        self._losses.clear()
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            raise Diverged(first + int(bad[0]), float(losses[bad[0]]))
+        self.last_loss = float(losses.mean())
+
+    def _seed_globals(self) -> None:
+        seed = derive(self.seed, "global", self.step)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+
+    # What a run calls.
+
+    def begin(self, experience: Experience) -> None:
+        """Before an experience is learned: note its classes, make the optimiser, count `passes` from 0."""
+        members = torch.tensor(sorted(experience.classes), dtype=torch.int64, device=self.where)
+        self._seen[members] = True
+        self._together[members[:, None], members] = True
+        if self.optim is None or not self.keep_optimizer:
+            self.optim = self.new_optimizer(self.steps(len(experience.train)))
+        self._calls, self._saved = 0, None
+
+    def resume(self, call: int, epoch: int, restore: Callable[[], None]) -> None:
+        """Let call number `call` of `passes` go on after `epoch`, once `restore` has put the state back."""
+        self._saved = (call, epoch, restore)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "optim": self.optim,
+            "step": self.step,
+            "seconds": self.seconds,
+            "flops": self.flops,
+            "seen": self._seen,
+            "together": self._together,
+            "last_loss": self.last_loss,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; the model has been filled in place."""
+        self.step, self.seconds, self.last_loss = state["step"], state["seconds"], state["last_loss"]
+        self._seen, self._together = state["seen"], state["together"]
+
+    def settings(self) -> dict[str, Any]:
+        """The fields, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+_KNOWN = nullcontext()
+
+
+def _next(stream: Generator[Batch, Any, None], kept: Any) -> Batch | None:
+    try:
+        return stream.send(kept)
+    except StopIteration:
+        return None
+
+
+def _generator(batches: Iterable[Batch]) -> Generator[Batch, Any, None]:
+    if isinstance(batches, Generator):
+        return batches
+    return (batch for batch in batches)

@@ -1,0 +1,86 @@
+"""Every number has one shape, a row; a probe makes rows from a live run, a summary makes a number from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from clbench.learner import Learner
+    from clbench.strategy import Strategy
+    from clbench.stream import Exam, Syllabus
+
+
+class Row(NamedTuple):
+    """One number that a probe saw."""
+
+    step: int
+    """experiences learned so far"""
+    at: int
+    """optimiser steps taken so far"""
+    metric: str
+    """what was measured, as `group/name`"""
+    subject: str
+    """of what: the name of an exam or a module; empty where there is nothing to tell apart"""
+    value: float | None
+    """the number; None where it is undefined"""
+    n: int = 0
+    """over how many samples"""
+    note: str = ""
+    """why there is no value"""
+
+
+class Value(NamedTuple):
+    """A summary's answer: a number, or the reason why there is none."""
+
+    number: float | None
+    note: str = ""
+
+
+@dataclass
+class Look:
+    """What a probe may look at. It changes nothing, and leaves the model in evaluation mode."""
+
+    step: int
+    at: int
+    learner: Learner
+    strategy: Strategy
+    syllabus: Syllabus
+    exams: Sequence[Exam]
+    seen: frozenset[int]
+    """labels taught so far"""
+    exam_seconds: float = 0.0
+    """spent on exams so far"""
+    predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """what was answered in this look: read-out, then exam, then labels; written beside the rows"""
+
+
+@dataclass
+class Probe:
+    """Looks at a live run and returns rows. Subclasses say at what."""
+
+    when: ClassVar[str] = "experience"
+    """`experience`: before the first and after each; `epoch`: after each pass over an experience"""
+    repeats: ClassVar[bool] = True
+    """whether a second run gives the same rows; what does not (seconds) is kept apart"""
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A pure function of rows, with all that a reader needs to trust it."""
+
+    id: str
+    compute: Callable[[Sequence[Row]], Value]
+    formula: str
+    citation: str
+    version: int = 1
+    unit: str = ""
+    """`%`: a share, shown times 100; otherwise the unit itself"""
+    better: str = "higher"
+    """`higher`, `lower`, or empty where neither is better"""
+    title: str = ""
+    """the column's heading"""

@@ -1,0 +1,79 @@
+"""An optimiser with its schedule and clipping: what one training phase steps with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+KINDS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p, lr, momentum, decay: torch.optim.SGD(p, lr, momentum=momentum, weight_decay=decay, fused=True),
+    "adam": lambda p, lr, momentum, decay: torch.optim.Adam(p, lr, weight_decay=decay, fused=True),
+    "adamw": lambda p, lr, momentum, decay: torch.optim.AdamW(p, lr, weight_decay=decay, fused=True),
+}
+
+
+def constant(progress: float) -> float:
+    """The factor of the rate when the share `progress` of the steps is done: always 1."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter 2017, eq. 5, one period)."""
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def multistep(milestones: Sequence[float], gamma: float) -> Callable[[float], float]:
+    """Times `gamma` at each milestone, given as shares of the steps."""
+    return lambda progress: gamma ** sum(progress >= m - 1e-9 for m in milestones)
+
+
+class Optimizer:
+    """Steps parameters. `factor` maps the share of steps done to a factor of the rate; None: the rate is constant."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        kind: str,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        factor: Callable[[float], float] | None = None,
+        steps: int = 1,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
+        self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
+        self.done = 0
+
+    def zero_grad(self) -> None:
+        self.torch.zero_grad()
+
+    def step(self) -> None:
+        """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.torch.step()
+        self.done += 1
+        if self.factor is not None:
+            self._set_rate()
+
+    def _set_rate(self) -> None:
+        assert self.factor is not None
+        rate = self.lr * self.factor(self.done / self.steps)
+        for group in self.torch.param_groups:
+            group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "torch": self.torch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.torch.load_state_dict(state["torch"])
+        self.done = state["done"]
+        if self.factor is not None:
+            self._set_rate()

@@ -1,0 +1,228 @@
+"""One run: a learner goes through a stream, and probes look before the first experience and after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clbench import checkpoint
+from clbench.learner import Diverged, Learner, Model
+from clbench.metric import Look, Probe
+from clbench.recorder import Recorder
+from clbench.state import pack, pack_value, unpack, unpack_value
+from clbench.strategy import Strategy
+from clbench.stream import Experience, Stream
+
+
+@dataclass
+class Progress:
+    """How far a run is; read by whoever shows it, at any time."""
+
+    experiences: int = 0
+    experience: int = 0
+    """the one being learned, from 1; 0 before the first"""
+    accuracy: float | None = None
+    """mean over the exams taught so far, at the last look"""
+    learner: Learner | None = None
+    steps: int = 0
+    """optimiser steps in all, if every experience is learned in the ordinary way"""
+    resumed: int | None = None
+    """the step that the run went on from"""
+
+
+@dataclass
+class Run:
+    """What is run, and what looks at it."""
+
+    stream: Stream
+    strategy: Strategy
+    model: Model
+    learner: Learner
+    seed: int
+    probes: Sequence[Probe]
+    recorder: Recorder
+    every: float = 15.0
+    """seconds between checkpoints, at the least"""
+    say: Callable[[str], None] = lambda line: None
+    """told what a user should know: one line each"""
+    told: Callable[[Progress], None] = lambda progress: None
+    """called after each look"""
+    progress: Progress = field(default_factory=Progress)
+
+    def __call__(self) -> None:
+        """Teach the whole stream, going on where an interrupted run stopped.
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
+        stream, strategy, learner = self.stream, self.strategy, self.learner
+        self._open()
+        strategy.start(learner, stream.syllabus())
+        first = self._resume()
+        if first is None:
+            self.recorder.answers("truth", {exam.name: exam.data.labels.numpy() for exam in self._exams})
+            self._measure(first := 0)
+        for index in range(first, len(stream)):
+            experience = stream[index]
+            self._begin(experience)
+            strategy.learn(learner, experience)
+            self._measure(index + 1)
+            self._save(index + 1, last=index + 1 == len(stream))
+
+    def _open(self) -> None:
+        self.stream.open(self.seed)
+        syllabus = self.stream.syllabus()
+        self.learner.open(self.model, syllabus, self.stream.transform(), self.stream.criterion, self.seed)
+        self.learner.after_epoch = self._after_epoch
+        self._exams, self._syllabus = self.stream.exams(), syllabus
+        self._seen: frozenset[int] = frozenset()
+        self._exam_seconds = 0.0
+        self._clock = self._saved_at = time.monotonic()
+        self._start: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
+        self._restored: Callable[[], None] | None = None
+        self.progress.experiences, self.progress.learner = len(self.stream), self.learner
+        self.progress.steps = sum(self.learner.steps(size) for size in syllabus.sizes)
+        if self.learner.where.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.learner.where)
+
+    def _begin(self, experience: Experience) -> None:
+        self.progress.experience = experience.index + 1
+        self._start = self._pack(f"start{experience.index}")
+        self._seen |= experience.classes
+        self.learner.begin(experience)
+        if self._restored is not None:
+            self._restored()
+            self._restored = None
+        self._clock = time.monotonic()
+
+    def _after_epoch(self, call: int, epoch: int) -> None:
+        self._tick()
+        index = self.progress.experience - 1
+        self._look("epoch", index)
+        if self._due() and self.strategy.resumable:
+            start, now = self._start, self._pack(f"epoch{index}")
+            assert start is not None
+            tree = {"experience": index, "call": call, "epoch": epoch, "start": start[0], "now": now[0]}
+            self._write(tree, {**start[1], **now[1]})
+        self._clock = time.monotonic()
+
+    def _measure(self, step: int) -> None:
+        if step:
+            self._tick()
+        self._look("experience", step)
+        self.told(self.progress)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.learner.seconds += now - self._clock
+        self._clock = now
+
+    def _look(self, when: str, step: int) -> None:
+        started = time.monotonic()
+        look = Look(step, self.learner.step, self.learner, self.strategy, self._syllabus, self._exams, self._seen)
+        for probe in self.probes:
+            if probe.when != when:
+                continue
+            look.exam_seconds = self._exam_seconds
+            rows = list(probe(look))
+            self.recorder.write(rows, "rows.csv" if probe.repeats else "timings.csv")
+            self._exam_seconds += time.monotonic() - started
+            started = time.monotonic()
+        if look.predictions:
+            answers = {f"{r}/{exam}": given for r, by in look.predictions.items() for exam, given in by.items()}
+            self.recorder.answers(f"{step:03d}", answers)
+            right = [
+                float((by_exam == exam.data.labels.numpy()).mean())
+                for exam in self._exams
+                if exam.since is not None
+                and exam.since < step
+                and (by_exam := look.predictions["class"].get(exam.name)) is not None
+            ]
+            self.progress.accuracy = sum(right) / len(right) if right else None
+
+    # Going on after an interruption.
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.every
+
+    def _pack(self, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        if not self.strategy.resumable:
+            return {}, {}
+        strategy, tensors = pack(self.strategy, f"{name}.strategy")
+        learner, more = pack_value(self.learner.state_dict(), f"{name}.learner")
+        seconds = self._exam_seconds
+        tree = {"strategy": strategy, "learner": learner, "seen": sorted(self._seen), "exam_seconds": seconds}
+        return tree, {**tensors, **more}
+
+    def _save(self, step: int, last: bool) -> None:
+        if self.strategy.resumable and (last or self._due()):
+            tree, tensors = self._pack("start")
+            self._write({"experience": step, "start": tree}, tensors)
+
+    def _write(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        files = {"files": self.recorder.lengths(), "step": self.learner.step}
+        checkpoint.save(self.recorder.folder / "checkpoint", tree, tensors, files)
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> int | None:
+        saved = checkpoint.load(self.recorder.folder / "checkpoint", self.say)
+        if saved is None:
+            self.recorder.clear_rows()
+            return None
+        tree, tensors, manifest = saved
+        self.recorder.cut(manifest["files"])
+        self.progress.resumed = manifest["step"]
+        self._restore(tree["start"], tensors)
+        if "now" in tree:
+            again = (tree["call"], tree["epoch"], lambda: self._restore(tree["now"], tensors))
+            self._restored = lambda: self.learner.resume(*again)
+        return tree["experience"]
+
+    def _restore(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        device = self.learner.where
+        lesson = lambda index: self.stream[index].train  # noqa: E731
+        unpack(self.strategy, tree["strategy"], tensors, lesson, device)
+        if self.learner.optim is None:
+            self.learner.optim = self.learner.new_optimizer(1)
+        state = unpack_value(tree["learner"], tensors, self.learner.state_dict(), lesson, device)
+        self.learner.load_state_dict(state)
+        self._seen, self._exam_seconds = frozenset(tree["seen"]), tree["exam_seconds"]
+
+
+def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) -> str:
+    """Do a run, unless its folder says that it is done, and say how it ended: done, diverged or skipped.
+
+    What fails leaves the status `failed` with the error's line, and raises it.
+    """
+    recorder = run.recorder
+    if again:
+        recorder.clear()
+    before = recorder.state()
+    if before.get("state") in ("done", "diverged"):
+        return "skipped"
+    if not before:
+        recorder.describe(config, meta)
+    recorder.status("running")
+    try:
+        run()
+    except Diverged as error:
+        recorder.status("diverged", run.progress.experience - 1, error.step, str(error))
+        return "diverged"
+    except Exception as error:
+        recorder.status("failed", run.progress.experience, 0, f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    recorder.status("done", len(run.stream), run.learner.step)
+    return "done"
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the last checkpoint of a run: the model's under `start.learner.model.`."""
+    saved = checkpoint.load(folder / "checkpoint", print)
+    if saved is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint")
+    return saved[1]

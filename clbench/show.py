@@ -1,0 +1,301 @@
+"""What a user sees: runs as they go, and entries of the catalogues."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clbench import catalogue
+from clbench.errors import Mistake, unknown
+
+if TYPE_CHECKING:
+    from clbench.sweep import Event, Task
+
+LISTED = {"streams": "stream", "strategies": "strategy", "metrics": "metric", "models": "model"}
+
+
+# Runs.
+
+
+def display(work: Sequence[Task]) -> Display:
+    """A live table on a terminal, plain lines elsewhere."""
+    return Live(work) if sys.stdout.isatty() else Display(work)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person reads them: `7 s`, `3 min 20 s`, `2 h 5 min`."""
+    if not math.isfinite(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Display:
+    """Plain lines: one when a run ends, and one about every half minute while it goes on."""
+
+    def __init__(self, work: Sequence[Task]) -> None:
+        self.work = work
+        self.names = [f"{t.meta['stream']} {t.meta['strategy']} seed {t.meta['seed']}" for t in work]
+        self.ended: dict[int, Event] = {}
+        self.spoken: dict[int, float] = {}
+        self.began = time.monotonic()
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def tell(self, event: Event) -> None:
+        """Take note of an event, and show it."""
+        number = event["run"]
+        match event["event"]:
+            case "start":
+                self.spoken[number] = time.monotonic()
+            case "progress":
+                if time.monotonic() - self.spoken[number] > 30:
+                    self.spoken[number] = time.monotonic()
+                    self.line(f"{self.names[number]}: {self.state(event)}")
+            case "say":
+                self.line(f"{self.names[number]}: {event['line']}")
+            case "end":
+                self.ended[number] = event
+                self.line(f"[{len(self.ended)}/{len(self.work)}] {self.names[number]}: {self.end(event)}")
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+    def state(self, event: Event) -> str:
+        """How far a run is, in words."""
+        parts = [f"experience {event['experience']} of {event['experiences']}", f"step {event['step']}"]
+        if math.isfinite(event["loss"]):
+            parts.append(f"loss {event['loss']:.3f}")
+        if event["accuracy"] is not None:
+            parts.append(f"accuracy {100 * event['accuracy']:.1f} %")
+        return ", ".join([*parts, f"{clock(event['left'])} left"])
+
+    def end(self, event: Event) -> str:
+        """How a run ended, in words."""
+        if event["status"] == "skipped":
+            return "done before"
+        if event["status"] in ("diverged", "failed"):
+            return f"{event['status']}: {event['error']}".splitlines()[0]
+        from clbench.results import open_result
+
+        accuracy = open_result(Path(event["folder"])).summaries(["class/final_accuracy"])["class/final_accuracy"]
+        shown = f"{100 * accuracy.number:.1f} %" if accuracy.number is not None else f"undefined ({accuracy.note})"
+        return f"final accuracy {shown}, {clock(event['seconds'])}"
+
+    def close(self, results: Path, mlflow: str, behind: str | None) -> None:
+        """The leaderboard of what was run, and where everything lies."""
+        from clbench import results as reader
+        from clbench.mirror import default_uri, shown
+
+        folders = [
+            Path(event["folder"]) for event in self.ended.values() if (Path(event["folder"]) / "meta.json").exists()
+        ]
+        if folders:
+            boards = reader.leaderboard([reader.open_result(folder) for folder in folders])
+            print(f"\n{reader.render(boards, 'terminal')}", end="")
+        spent = clock(time.monotonic() - self.began)
+        print(f"{len(self.ended)} run{'s' if len(self.ended) != 1 else ''} in {spent}. Results: {results}")
+        if mlflow != "off":
+            uri = default_uri(results) if mlflow == "local" else mlflow
+            print(behind or f"MLflow: mlflow ui --backend-store-uri {shown(uri)}")
+
+
+class Live(Display):
+    """A table on the terminal: a line for each run that is going on, one count for the rest."""
+
+    def __init__(self, work: Sequence[Task]) -> None:
+        super().__init__(work)
+        from rich.console import Console
+        from rich.live import Live as Screen
+
+        self.going: dict[int, Event] = {}
+        self.console = Console()
+        self.screen = Screen(console=self.console, get_renderable=self.table, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Live:
+        self.screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.screen.stop()
+
+    def line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def tell(self, event: Event) -> None:
+        if event["event"] == "end":
+            self.going.pop(event["run"], None)
+        elif event["event"] in ("start", "progress"):
+            self.going[event["run"]] = event
+        if event["event"] != "progress":
+            super().tell(event)
+
+    def table(self) -> Any:
+        from rich import box
+        from rich.table import Table
+
+        title = f"{len(self.ended)} of {len(self.work)} runs done, {clock(time.monotonic() - self.began)}"
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("run", overflow="fold")
+        for head in ("experience", "step", "loss", "accuracy", "left"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for number, event in sorted(self.going.items()):
+            if event["event"] == "start":
+                table.add_row(self.names[number], "–", "–", "–", "–", "–")
+                continue
+            loss = f"{event['loss']:.3f}" if math.isfinite(event["loss"]) else "–"
+            accuracy = "–" if event["accuracy"] is None else f"{100 * event['accuracy']:.1f} %"
+            of = f"{event['experience']}/{event['experiences']}"
+            table.add_row(self.names[number], of, str(event["step"]), loss, accuracy, clock(event["left"]))
+        return table
+
+
+class Lines(Display):
+    """One JSON object a line; when a run ends, its status, folder and summary."""
+
+    def tell(self, event: Event) -> None:
+        if event["event"] != "end":
+            return self._print(self._plain(event))
+        self.ended[event["run"]] = event
+        from clbench.results import open_result
+
+        summary: dict[str, float | None] = {}
+        if (Path(event["folder"]) / "meta.json").exists():
+            summary = {id: value.number for id, value in open_result(Path(event["folder"])).summaries().items()}
+        end = {"status": event["status"], "folder": event["folder"], "summary": summary}
+        self._print(end | ({"error": event["error"]} if event["error"] else {}))
+
+    def _plain(self, event: Event) -> Event:
+        """Numbers that JSON has no word for are null."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
+
+    def _print(self, thing: dict[str, Any]) -> None:
+        print(json.dumps(thing), flush=True)
+
+    def close(self, results: Path, mlflow: str, behind: str | None) -> None:
+        if behind:
+            print(behind, file=sys.stderr)
+
+
+# Entries.
+
+
+def listing(kind: str | None) -> None:
+    """Print the names of a kind (null: of all) with a line about each. Imports nothing heavy."""
+    if kind not in (None, "data", *LISTED):
+        raise unknown("kind of entry", str(kind), ["data", *LISTED])
+    for heading in [kind] if kind else [*LISTED, "data"]:
+        if kind is None:
+            print(heading)
+        if heading == "data":
+            from clbench.datasets import available
+
+            lines = available()
+        else:
+            lines = {name: about(LISTED[heading], name) for name in sorted(catalogue.names(LISTED[heading]))}
+        width = max(map(len, lines), default=0)
+        for name, line in lines.items():
+            print(f"  {name:<{width}}  {line}".rstrip())
+        if kind is None:
+            print()
+
+
+def about(kind: str, name: str) -> str:
+    """One line about an entry, read from its source where it is a reference: nothing is imported."""
+    reference = catalogue.names(kind)[name]
+    if not isinstance(reference, str):
+        return getattr(reference, "title", None) or _first(getattr(reference, "__doc__", None))
+    module, _, attribute = reference.partition(":")
+    try:
+        found = find_spec(module)
+    except ImportError:
+        return f"{reference} can't be found"
+    if found is None or found.origin is None:
+        return f"{reference} can't be found"
+    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
+    for statement, after in zip(body, [*body[1:], None], strict=True):
+        match statement, after:
+            case ast.ClassDef(name=n), _ if n == attribute:
+                return _first(ast.get_docstring(statement))
+            case ast.Assign(targets=[ast.Name(id=n)]), ast.Expr(ast.Constant(str() as text)) if n == attribute:
+                return _first(text)
+    return ""
+
+
+def _first(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def entry(name: str) -> None:
+    """Print all about an entry: its paper, options with documentation and defaults, recipes, presets and their sources."""
+    kinds = [kind for kind in catalogue.KINDS if name in catalogue.names(kind)]
+    if not kinds:
+        raise unknown("entry", name, {n for kind in catalogue.KINDS for n in catalogue.names(kind)})
+    for kind in kinds:
+        _entry(kind, name)
+
+
+def _entry(kind: str, name: str) -> None:
+    from dataclasses import fields, is_dataclass
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from clbench.config import documentation, to_text
+    from clbench.metric import Summary
+
+    console = Console()
+    thing = catalogue.resolve(kind, name)
+    console.print(Text.assemble((name, "bold"), f"  ({kind})"))
+    if isinstance(thing, Summary):
+        for field in ("id", "version", "formula", "citation", "unit", "better"):
+            console.print(Text(f"{field:<10}{getattr(thing, field)}"))
+        return
+    owner = thing if isinstance(thing, type) else type(thing)
+    console.print(Text("\n" + _paragraphs(owner.__doc__)))
+    module = sys.modules[owner.__module__].__doc__
+    console.print(Text("\n" + _paragraphs(module), "dim"))
+    if not is_dataclass(owner):
+        raise Mistake(f"{name} is no dataclass, so it has no options to show.")
+    docs = documentation(owner)
+    if fields(owner):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+        for head in ("option", "default", "meaning"):
+            table.add_column(head, overflow="fold")
+        for option in fields(owner):
+            default = getattr(thing, option.name, None)
+            shown = type(default).__name__.lower() if is_dataclass(default) else to_text(default)
+            table.add_row(Text(option.name), Text(shown), Text(docs.get(option.name, "")))
+        console.print(table)
+    home = catalogue.home(kind, name)
+    for recipe, content in getattr(home, "RECIPES", {}).get(name, {}).items():
+        values = " ".join(f"{path}={to_text(value)}" for path, value in content.values.items())
+        console.print(Text.assemble("recipe ", (recipe, "bold"), f": {values}\n  source: {content.source}"))
+    for preset in getattr(home, "PRESETS", ()):
+        if preset.strategy != name:
+            continue
+        values = " ".join(f"{path}={to_text(value)}" for path, value in preset.values.items())
+        when = "".join(f" {path}={to_text(value)}" for path, value in preset.when.items())
+        when += f" model={preset.model}" if preset.model else ""
+        head = f"stream={preset.stream} recipe={preset.recipe}{when}"
+        console.print(Text.assemble("preset for ", (head, "bold"), f": {values}\n  source: {preset.source}"))
+
+
+def _paragraphs(text: str | None) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").strip().split("\n\n"))

@@ -1,0 +1,113 @@
+"""Lessons in order, and the exams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from clbench.data import Data
+from clbench.transform import Transform
+
+
+@dataclass(frozen=True)
+class Experience:
+    """One lesson."""
+
+    index: int
+    """its place in the stream, from 0"""
+    train: Data
+    """what may be trained on"""
+    classes: frozenset[int] = frozenset()
+    """labels present in it"""
+    forget: frozenset[int] = frozenset()
+    """labels to unlearn at this step"""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One question paper, sat before the first lesson and after each."""
+
+    name: str
+    data: Data
+    classes: frozenset[int]
+    """the labels that the task-incremental read-out leaves open"""
+    since: int | None = None
+    """first experience that teaches it; None: never taught"""
+    until: int | None = None
+    """experience that asks to forget it"""
+    score: str = "accuracy"
+    """how it is marked: a name in the metrics wing"""
+
+
+@dataclass(frozen=True)
+class Syllabus:
+    """What a strategy may know before it starts. No data, no exam."""
+
+    lessons: int | None
+    """how many experiences; None: open-ended"""
+    classes: int
+    """labels in all, 0 .. classes-1"""
+    shape: tuple[int, ...]
+    """of one network input, without the batch; images: C x H x W"""
+    sizes: tuple[int, ...]
+    """training samples of each experience"""
+    shared: bool
+    """whether experiences share classes, as domain-incremental ones do"""
+
+
+@dataclass
+class Stream:
+    """Lessons in order, and the exams. Subclasses say what the lessons are.
+
+    Fields are the options of the protocol; `open` creates everything else.
+    """
+
+    version: ClassVar[int] = 1
+    """raised when the same options and seed teach something else than before"""
+    offers: ClassVar[frozenset[str]] = frozenset({"known length", "task borders"})
+    """what strategies may rely on"""
+
+    def open(self, seed: int) -> None:
+        """Open the data and draw what the seed decides. Called once, before anything below.
+
+        Raises:
+            Mistake: the data is missing or damaged, or does not fit the options.
+        """
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Experience:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Experience]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def exams(self) -> Sequence[Exam]:
+        raise NotImplementedError
+
+    def syllabus(self) -> Syllabus:
+        raise NotImplementedError
+
+    def checksums(self) -> dict[str, str]:
+        """Content of each data set used, as name to sha256. Does not need `open`."""
+        return {}
+
+    def protocol(self) -> dict[str, Any]:
+        """What two rows must share, as far as the stream decides it. Does not need `open`."""
+        return {}
+
+    def transform(self) -> Transform:
+        """From stored samples to network input, with the augmentation of training."""
+        return Transform()
+
+    @staticmethod
+    def criterion(output: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch: cross-entropy unless the stream says otherwise."""
+        return F.cross_entropy(output, target)

@@ -1,0 +1,278 @@
+"""Many runs: checked before the first one starts, then done in this process or shared by local processes.
+
+What happens is told as events, dictionaries that are the same whether a run is here or in another process:
+
+    {"event": "start",    "run": i, "folder": …}
+    {"event": "progress", "run": i, "experience", "experiences", "step", "loss", "accuracy", "left": seconds}
+    {"event": "say",      "run": i, "line": …}
+    {"event": "end",      "run": i, "status": done|skipped|diverged|failed, "folder", "error", "seconds"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clbench.config import Plan
+from clbench.errors import Busy, Mistake
+
+if TYPE_CHECKING:
+    from clbench.run import Progress
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Task:
+    """A run to be done: its plan, its folder, and what is written down about it."""
+
+    plan: Plan
+    folder: Path
+    meta: dict[str, Any]
+
+
+def check(plan: Plan) -> int:
+    """Whether a run could start: data, options, capabilities, network. Returns its number of optimiser steps, if every
+    experience is learned in the ordinary way.
+
+    Raises:
+        Mistake: it could not; why.
+    """
+    import torch
+
+    missing = sorted(plan.strategy.needs - plan.stream.offers)
+    if missing:
+        raise Mistake(
+            f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
+        )
+    plan.learner.check()
+    plan.stream.open(plan.seed)
+    syllabus = plan.stream.syllabus()
+    with torch.device("meta"):
+        plan.model.build(syllabus.shape, syllabus.classes)
+    return sum(plan.learner.steps(size) for size in syllabus.sizes)
+
+
+def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Task]:
+    """The runs of a command, checked. Points that come to the same run are done once.
+
+    Raises:
+        Mistake: one of them could not start.
+    """
+    found: dict[Path, Task] = {}
+    checksums: dict[str, dict[str, str]] = {}
+    for plan in plans:
+        apart = {path: value for path, value in plan.values.items() if not path.startswith("seed")}
+        key = repr(apart)
+        if key not in checksums:
+            check(plan)
+            checksums[key] = plan.stream.checksums()
+        folder = plan.folder(results, checksums[key])
+        found[folder] = Task(plan, folder, _meta(plan, checksums[key], words))
+    sweep = hashlib.sha256("\n".join(map(str, sorted(found))).encode()).hexdigest()[:12] if len(found) > 1 else ""
+    for task in found.values():
+        task.meta["sweep"] = sweep
+    return list(found.values())
+
+
+def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[str, Any]:
+    from clbench.config import to_text
+
+    axes = {p.partition(".")[2]: v for p, v in plan.values.items() if p.endswith("memory_size")}
+    return {
+        "format": 1,
+        "stream": plan.values["stream"],
+        "strategy": plan.label,
+        "seed": plan.seed,
+        "hash": plan.hash(checksums),
+        "protocol": plan.protocol(),
+        "axes": axes,
+        "preset": plan.preset(),
+        "whole_stream": plan.strategy.whole_stream,
+        "config": {path: to_text(value) for path, value in plan.values.items()},
+        "command": " ".join(words),
+        "data": checksums,
+        "versions": {**plan.versions(), **{name: version(name) for name in ("clbench", "torch", "numpy")}},
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "commit": commit(),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout that clbench runs from, `+` where files were changed; empty outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "-C", where, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(
+            ["git", "-C", where, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else ""
+
+
+def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[Event], None]) -> str:
+    """Do one run in this process and tell what happens. Returns how it ended."""
+    from clbench.recorder import Recorder
+    from clbench.run import Run, execute
+
+    plan, started = task.plan, time.monotonic()
+    tell({"event": "start", "run": number, "folder": str(task.folder)})
+    status, error = "failed", ""
+    try:
+        with Recorder(task.folder) as recorder:
+            run = Run(
+                plan.stream,
+                plan.strategy,
+                plan.model,
+                plan.learner,
+                plan.seed,
+                plan.probes,
+                recorder,
+                every,
+                say=lambda line: tell({"event": "say", "run": number, "line": line}),
+            )
+            with _watched(number, run.progress, tell):
+                status = execute(run, plan.text(), task.meta, again)
+            error = recorder.state().get("error", "")
+    except Busy as busy:
+        error = str(busy)
+    except Exception as problem:
+        error = f"{type(problem).__name__}: {problem}"
+        _log(task.folder)
+    seconds = time.monotonic() - started
+    end = {"event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error}
+    tell({**end, "seconds": seconds})
+    return status
+
+
+def _log(folder: Path) -> None:
+    import traceback
+
+    (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+
+
+class _watched:
+    """While it is open, tells the progress of a run twice a second, from a thread of its own."""
+
+    def __init__(self, number: int, progress: Progress, tell: Callable[[Event], None]) -> None:
+        self.number, self.progress, self.tell = number, progress, tell
+        self.over = threading.Event()
+        self.started = time.monotonic()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.5):
+            p = self.progress
+            if p.learner is None:
+                continue
+            done = p.learner.step - (p.resumed or 0)
+            spent = time.monotonic() - self.started
+            left = spent * (p.steps - p.learner.step) / done if done > 0 and p.steps >= p.learner.step else math.nan
+            self.tell(
+                {
+                    "event": "progress",
+                    "run": self.number,
+                    "experience": p.experience,
+                    "experiences": p.experiences,
+                    "step": p.learner.step,
+                    "loss": p.learner.last_loss,
+                    "accuracy": p.accuracy,
+                    "left": left,
+                }
+            )
+
+
+def in_turn(work: Sequence[Task], every: float, again: bool, tell: Callable[[Event], None]) -> list[str]:
+    """Do the runs one after another, in this process."""
+    return [perform(number, task, every, again, tell) for number, task in enumerate(work)]
+
+
+def shared(work: Sequence[Task], workers: int, every: float, again: bool, tell: Callable[[Event], None]) -> list[str]:
+    """Do the runs in `workers` local processes. A process that dies takes only its run with it."""
+    context = multiprocessing.get_context("spawn")
+    queue = list(enumerate(work))
+    ends = [""] * len(work)
+    busy: dict[Connection, tuple[Any, int]] = {}
+
+    def start() -> None:
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, every, again), daemon=True)
+        process.start()
+        there.close()
+        number, task = queue.pop(0)
+        here.send((number, task))
+        busy[here] = (process, number)
+
+    try:
+        while queue or busy:
+            while queue and len(busy) < workers:
+                start()
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                process, number = busy[connection]
+                try:
+                    event = connection.recv()
+                except EOFError:
+                    process.join()
+                    del busy[connection]
+                    if not ends[number]:
+                        error = f"its process ended with exit code {process.exitcode}"
+                        folder = str(work[number].folder)
+                        tell(
+                            {
+                                "event": "end",
+                                "run": number,
+                                "status": "failed",
+                                "folder": folder,
+                                "error": error,
+                                "seconds": 0,
+                            }
+                        )
+                        ends[number] = "failed"
+                    continue
+                tell(event)
+                if event["event"] == "end":
+                    ends[number] = event["status"]
+                    if queue:
+                        number, task = queue.pop(0)
+                        connection.send((number, task))
+                        busy[connection] = (process, number)
+                    else:
+                        connection.send(None)
+    finally:
+        for process, _ in busy.values():
+            process.terminate()
+    return ends
+
+
+def _work(connection: Connection, every: float, again: bool) -> None:
+    try:
+        while (given := connection.recv()) is not None:
+            number, task = given
+            perform(number, task, every, again, connection.send)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        os._exit(1)

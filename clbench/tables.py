@@ -1,0 +1,217 @@
+"""A table of text, and how it is written: for a terminal, in Markdown, HTML and LaTeX."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NOTHING = "–"
+PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings."""
+
+    title: str
+    lines: list[str]
+    """what a reader must know first; under the title"""
+    heads: list[str]
+    rows: list[list[str]]
+    """the first column is a label, whose further lines are details; the others are numbers"""
+    notes: list[str] = field(default_factory=list)
+    """what a reader must know last"""
+
+
+def mark(number: int) -> str:
+    """A superscript number: joins a cell to a note."""
+    return str(number).translate(str.maketrans("0123456789", SUPERSCRIPTS))
+
+
+def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -> tuple[str, list[str]]:
+    """Means with half widths as text, all in one unit; None becomes a dash.
+
+    A share (`%`) is shown times 100 with one decimal, anything else with three digits or more, under the prefix that
+    suits the smallest. A count that repeats exactly everywhere is shown without its intervals of 0.
+
+    Returns:
+        the unit with its prefix, and a text for each value.
+    """
+    there = [value for value in values if value is not None]
+    least = min((abs(mean) for mean, _ in there if mean), default=1.0)
+    factor, digits, shown = 100.0, 1, unit
+    if unit != "%":
+        power = 0 if unit == "s" else min(max(math.floor(math.log10(least) / 3), 0), len(PREFIXES) - 1)
+        factor, shown = 1000.0**-power, PREFIXES[power] + unit
+        digits = min(max(2 - math.floor(math.log10(least * factor)), 0), 4)
+        if not power and all(mean == int(mean) for mean, _ in there):
+            digits = 0
+    spread = unit == "%" or any(half for _, half in there)
+
+    def text(number: float) -> str:
+        return f"{round(number * factor, digits) + 0.0:.{digits}f}"
+
+    def cell(mean: float, half: float | None) -> str:
+        return f"{text(mean)} ± {text(half)}" if spread and half is not None else text(mean)
+
+    return shown, [NOTHING if value is None else cell(*value) for value in values]
+
+
+def terminal(tables: Sequence[Table], console: Console | None = None) -> str:
+    """For a terminal as wide and as colourful as `console`; columns that do not fit follow in a further block."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    console = console or Console()
+    with console.capture() as capture:
+        for table in tables:
+            console.print(Text(table.title, "bold"))
+            for line in table.lines:
+                console.print(Text(line, "dim"))
+            columns = [_aligned(list(cells)) for cells in list(zip(*table.rows, strict=True))[1:]]
+            heads = [_stacked(head, cells) for head, cells in zip(table.heads[1:], columns, strict=True)]
+            label = min(max(_width(row[0]) for row in table.rows), max(16, console.width // 3))
+            widths = [max(map(_width, (head, *cells))) for head, cells in zip(heads, columns, strict=True)]
+            for block in _blocks(widths, console.width - label):
+                grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+                grid.add_column(table.heads[0], width=label, vertical="bottom")
+                for index in block:
+                    grid.add_column(heads[index], justify="right", no_wrap=True)
+                for row, cells in enumerate(table.rows):
+                    name, *details = cells[0].split("\n")
+                    text = Text.assemble(name, *((f"\n{detail}", "dim") for detail in details))
+                    grid.add_row(text, *(Text(columns[index][row]) for index in block))
+                console.print(grid)
+            for note in table.notes:
+                console.print(Text(note, "dim"))
+            console.print()
+    return capture.get()
+
+
+def _width(text: str) -> int:
+    return max(len(line) for line in text.split("\n"))
+
+
+def _aligned(cells: list[str]) -> list[str]:
+    """The cells of a column with their ± beneath each other."""
+    parts = [cell.partition(" ± ") for cell in cells]
+    left = max(len(mean) for mean, _, _ in parts)
+    right = max(len(half) for _, _, half in parts)
+    return [f"{mean:>{left}}{sign}{half:>{right}}".ljust(left + (right and right + 3)) for mean, sign, half in parts]
+
+
+def _stacked(head: str, cells: list[str]) -> str:
+    """A heading broken into lines no wider than its column needs to be."""
+    width = max(map(len, (*head.split(), *cells)), default=1)
+    return textwrap.fill(head, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _blocks(widths: list[int], room: int, gap: int = 2) -> list[list[int]]:
+    """Columns in order, as many to a block as fit in `room`; at least one."""
+    blocks: list[list[int]] = [[]]
+    used = 0
+    for index, width in enumerate(widths):
+        if blocks[-1] and used + width + gap > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(index)
+        used += width + gap
+    return blocks
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """GitHub's Markdown."""
+    parts = []
+    for table in tables:
+        rule = ["---", *["---:"] * (len(table.heads) - 1)]
+        rows = [[_line(cell).replace("|", "\\|") or " " for cell in row] for row in (table.heads, rule, *table.rows)]
+        parts += [f"### {table.title}", *table.lines, "\n".join(f"| {' | '.join(row)} |" for row in rows), *table.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def page(tables: Sequence[Table]) -> str:
+    """A whole HTML page that needs nothing else."""
+    from html import escape
+
+    parts = []
+    for table in tables:
+        parts += [f"<h2>{escape(table.title)}</h2>", *(f"<p>{escape(line)}</p>" for line in table.lines), "<table>"]
+        parts.append("<tr>" + "".join(f"<th>{escape(head)}</th>" for head in table.heads) + "</tr>")
+        for row in table.rows:
+            name, *details = map(escape, row[0].split("\n"))
+            label = name + "".join(f"<br><small>{detail}</small>" for detail in details)
+            parts.append(f"<tr><td>{label}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>")
+        parts += ["</table>", *(f"<p><small>{escape(note)}</small></p>" for note in table.notes)]
+    return PAGE.format(title=escape(tables[0].title) if tables else "", body="\n".join(parts))
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .3rem .8rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }}
+th {{ vertical-align: bottom; }}
+th:first-child, td:first-child {{ text-align: left; }}
+td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
+small {{ color: #666; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """One tabular each, for the booktabs package."""
+    parts = []
+    for table in tables:
+        rows = [" & ".join(_tex(_line(cell)) for cell in row) + r" \\" for row in (table.heads, *table.rows)]
+        parts += [f"% {line}" for line in (table.title, *table.lines)]
+        parts += [
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+        ]
+        parts += [
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par{{\footnotesize {_tex(note)}}}" for note in table.notes),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+TEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{raised: f"$^{digit}$" for digit, raised in enumerate(SUPERSCRIPTS)},
+        **{"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$"},
+        **{"±": r"$\pm$", "−": "$-$", NOTHING: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "·": r"$\cdot$"},
+    }
+)
+
+
+def _tex(text: str) -> str:
+    return f"$-${text[1:].translate(TEX)}" if text.startswith("-") else text.translate(TEX)
+
+
+def _line(cell: str) -> str:
+    return cell.replace("\n", ", ")

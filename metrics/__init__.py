@@ -1,0 +1,14 @@
+"""What can be measured: probes that look at a live run, and summaries of rows."""
+
+if __name__ != "clbench.metrics":
+    raise ImportError("Import clbench.metrics, not metrics; install the project first: pip install -e .")
+
+from clbench.metrics.summary import SUMMARIES
+
+CATALOGUE: dict[str, object] = {
+    "cost": "clbench.metrics.cost:Cost",
+    "exams": "clbench.metrics.exams:Exams",
+    "loss": "clbench.metrics.cost:Loss",
+    "timing": "clbench.metrics.cost:Timing",
+    **SUMMARIES,
+}

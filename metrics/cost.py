@@ -1,0 +1,80 @@
+"""What learning costs: operations, time, memory, parameters; and the training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from clbench.flops import counted
+from clbench.metric import Look, Probe, Row
+from clbench.state import kept_bytes
+
+
+@dataclass
+class Cost(Probe):
+    """What a second run repeats: floating-point operations of training so far (matrix products and convolutions, forward
+    and backward, replay included), of predicting one sample, parameters, and bytes kept of the past.
+    """
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        learner, strategy = look.learner, look.strategy
+        options = {f.name for f in fields(strategy)}
+        state = {name: value for name, value in vars(strategy).items() if name not in options}
+        others = [value for value in state.values() if isinstance(value, nn.Module)]
+        costs = {
+            "train_flops": learner.flops.total,
+            "inference_flops": self._one_prediction(look),
+            "parameters_trainable": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
+            "parameters_stored": sum(p.numel() for m in (learner.model, *others) for p in m.parameters()),
+            "bytes_kept": kept_bytes(state),
+        }
+        for name, value in costs.items():
+            yield Row(look.step, look.at, f"cost/{name}", "", value)
+
+    def _one_prediction(self, look: Look) -> int:
+        one = (
+            look.exams[0]
+            .data.to(look.learner.where)
+            .gather(torch.zeros(1, dtype=torch.int64, device=look.learner.where))
+        )
+        with torch.inference_mode(), counted() as count:
+            look.strategy.predict(look.learner, look.learner.encode(one[0]))
+        return count()
+
+
+@dataclass
+class Timing(Probe):
+    """What a second run does not repeat: seconds of training and of exams so far, and the largest memory use (bytes; of
+    the GPU where the run is on one, else of the process).
+    """
+
+    repeats: ClassVar[bool] = False
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        device = look.learner.where
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()
+        costs = {"train_seconds": look.learner.seconds, "exam_seconds": look.exam_seconds, "peak_memory": peak}
+        for name, value in costs.items():
+            yield Row(look.step, look.at, f"cost/{name}", "", value)
+
+
+def process_peak() -> int:
+    """The largest resident memory of this process so far, bytes."""
+    import resource
+    import sys
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@dataclass
+class Loss(Probe):
+    """The mean loss of the steps of each pass over an experience."""
+
+    when: ClassVar[str] = "epoch"
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        yield Row(look.step, look.at, "train/loss", "", look.learner.last_loss)

@@ -1,0 +1,110 @@
+"""The exam probe: every exam is sat, and its answers are marked under each read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clbench.metric import Look, Probe, Row
+from clbench.stream import Exam
+
+SHARED = "experiences share classes, so a task identity leaves nothing open"
+
+
+def papers(exams: Sequence[Exam], size: int, device: torch.device) -> Iterator[Tensor]:
+    """The samples of all exams in order, as they are stored, in batches of `size` that run across exams."""
+    held: list[Tensor] = []
+    room = size
+    for exam in exams:
+        data = exam.data.to(device)
+        for piece in torch.arange(len(data), device=device).split([*_pieces(len(data), room, size)]):
+            held.append(data.gather(piece)[0])
+            room -= len(piece)
+            if room == 0:
+                yield torch.cat(held) if len(held) > 1 else held[0]
+                held, room = [], size
+    if held:
+        yield torch.cat(held)
+
+
+def _pieces(count: int, room: int, size: int) -> Iterator[int]:
+    while count > 0:
+        yield min(room, count)
+        count, room = count - room, size
+
+
+@dataclass
+class Exams(Probe):
+    """Class-incremental answers: the best of the labels taught so far (an exam wholly untaught is answered among its own
+    labels). Task-incremental answers: the best of the exam's own labels (van de Ven and Tolias 2019; a masked read-out
+    of one network, not heads trained apart). All exams are predicted in one pass.
+    """
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        if look.step == 0:
+            yield from self._calendar(look)
+        if look.strategy.whole_stream and 0 < look.step < (look.syllabus.lessons or 0):
+            note = f"{type(look.strategy).__name__} learns only at the last experience"
+            for readout in ("class", "task"):
+                yield from (
+                    Row(look.step, look.at, f"{readout}/accuracy", e.name, None, len(e.data), note) for e in look.exams
+                )
+            return
+        by_class, by_task = self._answers(look)
+        yield from self._mark(look, "class", by_class)
+        if look.syllabus.shared:
+            yield Row(look.step, look.at, "task/accuracy", "", None, 0, SHARED)
+        else:
+            yield from self._mark(look, "task", by_task)
+            yield from self._shares(look, by_class)
+
+    def _calendar(self, look: Look) -> Iterator[Row]:
+        for exam in look.exams:
+            for name, when in (("since", exam.since), ("until", exam.until)):
+                yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")
+
+    def _answers(self, look: Look) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        learner, exams = look.learner, look.exams
+        own = torch.zeros(len(exams), look.syllabus.classes, dtype=torch.bool)
+        for row, exam in zip(own, exams, strict=True):
+            row[sorted(exam.classes)] = True
+        taught = torch.zeros(look.syllabus.classes, dtype=torch.bool)
+        taught[sorted(look.seen)] = True
+        known = torch.where((own & taught).any(1, keepdim=True), taught, own)
+        closed_class, closed_task = (~known).to(learner.where), (~own).to(learner.where)
+        lengths = [len(exam.data) for exam in exams]
+        exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
+        by_class, by_task, start = [], [], 0
+        with torch.inference_mode():
+            for raw in papers(exams, learner.eval_batch, learner.where):
+                logits = look.strategy.predict(learner, learner.encode(raw))
+                which = exam_of[start : start + len(raw)]
+                by_class.append(logits.masked_fill(closed_class[which], -torch.inf).argmax(1))
+                if not look.syllabus.shared:
+                    by_task.append(logits.masked_fill(closed_task[which], -torch.inf).argmax(1))
+                start += len(raw)
+        cuts = np.cumsum(lengths)[:-1]
+        kind = np.min_scalar_type(look.syllabus.classes - 1)
+        return tuple(  # type: ignore[return-value]
+            np.split(torch.cat(answers).cpu().numpy().astype(kind), cuts) if answers else []
+            for answers in (by_class, by_task)
+        )
+
+    def _mark(self, look: Look, readout: str, answers: list[np.ndarray]) -> Iterator[Row]:
+        look.predictions[readout] = {exam.name: given for exam, given in zip(look.exams, answers, strict=True)}
+        for exam, given in zip(look.exams, answers, strict=True):
+            right = float(np.mean(given == exam.data.labels.numpy()))
+            yield Row(look.step, look.at, f"{readout}/accuracy", exam.name, right, len(given))
+
+    def _shares(self, look: Look, answers: list[np.ndarray]) -> Iterator[Row]:
+        taught = [a for e, a in zip(look.exams, answers, strict=True) if e.since is not None and e.since < look.step]
+        if not taught:
+            return
+        counts = np.bincount(np.concatenate(taught), minlength=look.syllabus.classes)
+        for exam in look.exams:
+            share = counts[sorted(exam.classes)].sum() / counts.sum()
+            yield Row(look.step, look.at, "class/predicted_share", exam.name, float(share), int(counts.sum()))

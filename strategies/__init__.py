@@ -1,0 +1,14 @@
+"""How it can be learned: one file a family, each opening with its paper."""
+
+if __name__ != "clbench.strategies":
+    raise ImportError("Import clbench.strategies, not strategies; install the project first: pip install -e .")
+
+CATALOGUE: dict[str, object] = {
+    "cumulative": "clbench.strategies.baselines:Cumulative",
+    "der": "clbench.strategies.distillation:DER",
+    "derpp": "clbench.strategies.distillation:DERPP",
+    "er": "clbench.strategies.replay:ER",
+    "gdumb": "clbench.strategies.replay:GDumb",
+    "joint": "clbench.strategies.baselines:Joint",
+    "naive": "clbench.strategies.baselines:Naive",
+}
