@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -20,12 +20,26 @@ class Source:
     """labels, int64, N"""
     views: Tensor | None = None
     """ways of looking at an image, int64, V x H*W: which pixel stands at each place; -1: none, black"""
+    _copies: dict[torch.device, Source] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether every view shows a pixel at every place."""
+        return self.views is None or bool((self.views >= 0).all())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.x.nbytes + self.y.nbytes + (0 if self.views is None else self.views.nbytes)
 
     def to(self, device: torch.device) -> Source:
-        """The same arrays on `device`; itself where they are there already."""
+        """The same arrays on `device`, copied there once; itself where they are there already."""
         if self.x.device == device:
             return self
-        return Source(self.x.to(device), self.y.to(device), None if self.views is None else self.views.to(device))
+        if device not in self._copies:
+            views = None if self.views is None else self.views.to(device)
+            self._copies[device] = Source(self.x.to(device), self.y.to(device), views)
+        return self._copies[device]
 
 
 class Data:
@@ -73,11 +87,10 @@ class Data:
         views = self.source.views
         assert views is not None
         flat = x.flatten(1, 2)
-        if isinstance(self.view, int):
-            places = views[self.view]
-            moved = flat.index_select(1, places.clamp_min(0))
-            return (moved * (places >= 0)[:, None]).view_as(x)
-        places = views.index_select(0, self.view.index_select(0, positions))[:, :, None]  # type: ignore[union-attr]
+        which = self.view if isinstance(self.view, int) else self.view.index_select(0, positions)  # type: ignore[union-attr]
+        places = views[which].view(-1, flat.shape[1], 1)
+        if self.source.whole:
+            return flat.gather(1, places.expand_as(flat)).view_as(x)
         moved = flat.gather(1, places.clamp_min(0).expand_as(flat))
         return (moved * (places >= 0)).view_as(x)
 

@@ -307,7 +307,7 @@ def _mend(folder: Path) -> str:
 
     if folder.parent != root():
         return "Put a good copy in its place."
-    source = "" if folder.name in TORCHVISION else " --source FOLDER"
+    source = "" if folder.name in TORCHVISION else " --from FOLDER"
     return f"Mend it: clbench data prepare {folder.name}{source} --again"
 
 

@@ -122,6 +122,7 @@ class Learner:
         """
         self.where = self._device()
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.deterministic = True
         self.seed, self.step, self.seconds = seed, 0, 0.0
         self.flops = Flops()
         self.last_loss = float("nan")
@@ -134,7 +135,8 @@ class Learner:
         self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
         self._together = torch.zeros(syllabus.classes, syllabus.classes, dtype=torch.bool, device=self.where)
         self._losses: list[Tensor] = []
-        self._calls, self._saved = 0, None
+        self._calls = 0
+        self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
 
     def check(self) -> None:
@@ -192,12 +194,23 @@ class Learner:
 
         The last batch may be smaller.
         """
-        data = data.to(self.where)
-        order = torch.from_numpy(self.rng("order").permutation(len(data))).to(self.where)
+        data = self.near(data)
+        order = torch.from_numpy(self.rng("order").permutation(len(data))).to(data.index.device)
         augmentation = self.rng("augmentation")
         for index in order.split(size or self.batch):
-            raw, y = data.gather(index)
+            raw, y = self.gather(data, index)
             yield Batch(self._transform(raw, augmentation), y, raw, index)
+
+    def near(self, data: Data) -> Data:
+        """`data` on the device, where it takes less than a quarter of its memory; else as it is."""
+        if self.where.type == "cuda" and data.source.nbytes > torch.cuda.mem_get_info(self.where)[1] / 4:
+            return data
+        return data.to(self.where)
+
+    def gather(self, data: Data, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples of `data` at `positions`, on the device: (x as stored, y)."""
+        x, y = data.gather(positions)
+        return x.to(self.where, non_blocking=True), y.to(self.where, non_blocking=True)
 
     def recall(self, memory: Memory, rng: np.random.Generator, count: int | None = None) -> Batch | None:
         """`count` samples of the past (null: `replay_batch`), augmented afresh; None while memory is empty."""
@@ -251,6 +264,7 @@ class Learner:
         for epoch in range(first, self.epochs if epochs is None else epochs):
             yield epoch
             self.after_epoch(call, epoch)
+        self.seed_globals()
 
     def fit(
         self,
@@ -266,7 +280,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        self._seed_globals()
+        self.seed_globals()
         self.model.train()
         trains = (getattr(loss, "__qualname__", repr(loss)), sum(p.numel() for p in optimizer.parameters))
         flops, losses, stream, kept = self.flops, self._losses, _generator(batches), None
@@ -304,7 +318,8 @@ class Learner:
             raise Diverged(first + int(bad[0]), float(losses[bad[0]]))
         self.last_loss = float(losses.mean())
 
-    def _seed_globals(self) -> None:
+    def seed_globals(self) -> None:
+        """Seed the generators that belong to nobody (torch's, numpy's, Python's): by seed and step count, as `rng`."""
         seed = derive(self.seed, "global", self.step)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -320,6 +335,12 @@ class Learner:
         if self.optim is None or not self.keep_optimizer:
             self.optim = self.new_optimizer(self.steps(len(experience.train)))
         self._calls, self._saved = 0, None
+        self.seed_globals()
+
+    def end(self) -> None:
+        """After an experience: let go of its optimiser, unless that is kept."""
+        if not self.keep_optimizer:
+            self.optim = None
 
     def resume(self, call: int, epoch: int, restore: Callable[[], None]) -> None:
         """Let call number `call` of `passes` go on after `epoch`, once `restore` has put the state back."""
@@ -340,6 +361,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; the model has been filled in place."""
         self.step, self.seconds, self.last_loss = state["step"], state["seconds"], state["last_loss"]
+        self.optim = state["optim"]
         self._seen, self._together = state["seen"], state["together"]
 
     def settings(self) -> dict[str, Any]:

@@ -54,9 +54,9 @@ class Memory:
         if not len(chosen):
             return
         if self.x is None or self.y is None:
-            self.x = x.new_empty((self.size, *x.shape[1:]))
-            self.y = y.new_empty(self.size)
-            self.kept = {name: t.new_empty((self.size, *t.shape[1:])) for name, t in kept.items()}
+            self.x = x.new_zeros((self.size, *x.shape[1:]))
+            self.y = y.new_zeros(self.size)
+            self.kept = {name: t.new_zeros((self.size, *t.shape[1:])) for name, t in kept.items()}
         rows = torch.from_numpy(chosen).to(x.device, non_blocking=True)
         places = torch.from_numpy(slots).to(x.device, non_blocking=True)
         self.x.index_copy_(0, places, x.index_select(0, rows))

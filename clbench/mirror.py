@@ -6,9 +6,7 @@ tag, rows that were sent are counted, and every point has the same key, step and
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import json
 import os
 import re
 import subprocess
@@ -23,12 +21,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from clbench.errors import Mistake
 from clbench.metric import Row
+from clbench.result import Result, open_result, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +40,11 @@ LAST_TRIES = 3
 """how often the child tries to reach MLflow once its command has ended"""
 SUBJECTS = 50
 """more subjects of one metric in one look than this are mirrored as their mean"""
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 STATUS = {"done": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
+
+Point = tuple[str, float, int, int]
+"""a metric's key, value, time in milliseconds, and step"""
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -118,12 +120,16 @@ def sync(folders: Iterable[Path], uri: str | None, results: Path) -> Report:
     uri = uri or default_uri(results)
     if wrong := flaw(uri):
         raise Mistake(wrong)
+    return _sync(folders, uri, results, set(), last=True)
+
+
+def _sync(folders: Iterable[Path], uri: str, results: Path, sweeps: set[tuple[str, str]], last: bool) -> Report:
+    """As `sync`; gathers the sweeps (experiment, run) of what it mirrors, and at the last brings them to an end."""
     report = Report(uri)
     there = [folder for folder in folders if (folder / "meta.json").exists()]
-    done: set[Path] = set()
-    sweeps: set[tuple[str, str]] = set()
-    if not there:
+    if not there and not (last and sweeps):
         return report
+    done: set[Path] = set()
     with _settings():
         try:
             with _alone(uri, results):
@@ -136,41 +142,42 @@ def sync(folders: Iterable[Path], uri: str | None, results: Path) -> Report:
                 except Exception as error:
                     report.behind[folder] = _reason(error, results)
                     client.search_experiments(max_results=1)  # raises where MLflow, not the folder, is to blame
-            for experiment, parent in sweeps:
+            for experiment, parent in sweeps if last else ():
                 _close(client, experiment, parent)
         except Exception as error:
-            left = [folder for folder in there if folder not in done] or there[-1:]
+            left = [folder for folder in there if folder not in done] or [results]
             report.behind |= dict.fromkeys(left, _reason(error, results))
-    report.folders = len(there) - len(report.behind)
+    report.folders = len(done)
     return report
 
 
 def _mirror(client: MlflowClient, folder: Path, results: Path, sweeps: set[tuple[str, str]]) -> int:
     """Brings one run up to its folder, notes the sweep it belongs to, and returns how many points were sent."""
-    meta = json.loads((folder / "meta.json").read_text())
-    status = _status(folder)
-    state = status["state"]
-    start = _milliseconds(meta["started"])
-    run = _run(client, folder, meta, start, results)
+    result = open_result(folder)
+    start = _milliseconds(result.meta["started"])
+    run = _run(client, result, start, results)
     run_id, tags = run.info.run_id, run.data.tags
     if "mlflow.parentRunId" in tags:
         sweeps.add((run.info.experiment_id, tags["mlflow.parentRunId"]))
 
     sent = int(tags.get("clbench.rows", 0))
-    rows = _rows(folder / "rows.csv", sent, growing=state not in STATUS)
-    finished = f"{state}, {sent + len(rows)} rows, clbench {version('clbench')}"
+    rows = _looks(folder / "rows.csv", growing=result.state not in STATUS)
+    finished = f"{result.state}, {len(rows)} rows, clbench {version('clbench')}"
     if tags.get("clbench.finished") == finished:
         return 0
 
-    points = _points(rows, start)
-    if state in ("done", "diverged"):
-        points += _points(_rows(folder / "timings.csv"), start)
-    if state == "done":
-        points += _summaries(folder, start + int(status["at"]), int(status["step"]))
-    wanted = _tags(meta, status) | {"clbench.rows": str(sent + len(rows))}
+    points = _points(rows[sent:], start)
+    timings = read_rows(folder / "timings.csv")
+    if result.state in ("done", "diverged"):
+        points += _points(timings, start)
+    if result.state == "done":
+        step, when = int(result.status["step"]), start + int(result.status["at"])
+        summaries = {id: value.number for id, value in result.summaries().items()}
+        points += [(_key(id), number, when, step) for id, number in summaries.items() if number is not None]
+    wanted = _tags(result) | {"clbench.rows": str(max(sent, len(rows)))}
     if "error" in tags and "error" not in wanted:
         client.delete_tag(run_id, "error")
-    params = {_key(path): str(value)[:6000] for path, value in meta["config"].items()}
+    params = {_key(path): value[:6000] for path, value in result.config.items()}
     _send(
         client,
         run_id,
@@ -179,20 +186,15 @@ def _mirror(client: MlflowClient, folder: Path, results: Path, sweeps: set[tuple
         tags={key: value for key, value in wanted.items() if tags.get(key) != value},
     )
 
-    if state in STATUS:
-        _artefacts(client, run_id, folder)
-        client.set_terminated(run_id, STATUS[state], start + round(1000 * _seconds(folder)))
+    if result.state in STATUS:
+        _artefacts(client, run_id, folder, rows)
+        last = {row.metric: row.value or 0.0 for row in timings}
+        seconds = sum(last.get(metric, 0.0) for metric in ("cost/train_seconds", "cost/exam_seconds"))
+        client.set_terminated(run_id, STATUS[result.state], start + round(1000 * seconds))
         client.set_tag(run_id, "clbench.finished", finished)
     elif run.info.status != "RUNNING":
         client.update_run(run_id, "RUNNING")
     return len(points)
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "status.json").read_text())
-    except FileNotFoundError:
-        return {"state": "running", "step": 0, "at": 0, "error": ""}
 
 
 def _milliseconds(moment: str) -> int:
@@ -201,30 +203,19 @@ def _milliseconds(moment: str) -> int:
     return round(1000 * (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
 
 
-def _rows(path: Path, skip: int = 0, growing: bool = False) -> list[Row]:
-    """The rows of a file after the first `skip`.
-
-    Of a file that is being written only complete looks are taken: an unfinished line is left, and where the file has
-    grown since it was read, so are the last rows that share their `step` and `at`.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = data.decode().split("\n")[1 + skip : -1]
-    rows = [
-        Row(int(step), int(at), metric, subject, float(value) if value else None, int(n), note)
-        for step, at, metric, subject, value, n, note in csv.reader(lines)
-    ]
+def _looks(path: Path, growing: bool) -> list[Row]:
+    """The rows of a file; where it has grown since it was read, without the last look, which may be incomplete."""
+    size = path.stat().st_size if path.exists() else 0
+    rows = read_rows(path)
     if rows and growing:
         time.sleep(0.1)
-        if path.stat().st_size != len(data):
+        if path.stat().st_size != size:
             rows = [row for row in rows if (row.step, row.at) != (rows[-1].step, rows[-1].at)]
     return rows
 
 
-def _points(rows: Iterable[Row], start: int) -> list[tuple[str, float, int, int]]:
-    """Rows as MLflow's points: key, value, time in milliseconds, step."""
+def _points(rows: Iterable[Row], start: int) -> list[Point]:
+    """Rows as points; of a look at many subjects, the mean, where each has a value."""
     looks: dict[tuple[str, int, int], list[Row]] = {}
     for row in rows:
         looks.setdefault((row.metric, row.step, row.at), []).append(row)
@@ -233,23 +224,10 @@ def _points(rows: Iterable[Row], start: int) -> list[tuple[str, float, int, int]
         values = {f"{metric}/{row.subject}" if row.subject else metric: row.value for row in group}
         if len(values) > SUBJECTS:
             whole = [value for value in values.values() if value is not None]
-            values = {f"{metric}/mean": fmean(whole) if len(whole) == len(values) else None}
+            values = {f"{metric}/mean": sum(whole) / len(whole) if len(whole) == len(values) else None}
         place = at if metric == "train/loss" else step
         points += [(_key(name), value, start + at, place) for name, value in values.items() if value is not None]
     return points
-
-
-def _summaries(folder: Path, when: int, step: int) -> list[tuple[str, float, int, int]]:
-    from clbench.results import open_result
-
-    found = open_result(folder).summaries()
-    return [(_key(name), value.number, when, step) for name, value in found.items() if value.number is not None]
-
-
-def _seconds(folder: Path) -> float:
-    """How long the run worked: the last, cumulative, values of what was timed."""
-    last = {row.metric: row.value or 0.0 for row in _rows(folder / "timings.csv")}
-    return sum(last.get(metric, 0.0) for metric in ("cost/train_seconds", "cost/exam_seconds"))
 
 
 def _key(name: str) -> str:
@@ -259,27 +237,28 @@ def _key(name: str) -> str:
     return clean if clean == name and len(name) <= 250 else f"{clean[:240]}-{crc32(name.encode()):08x}"
 
 
-def _tags(meta: dict[str, Any], status: dict[str, Any]) -> dict[str, str]:
+def _tags(result: Result) -> dict[str, str]:
     """What a reader of MLflow filters by: a tag for each field of the protocol, too."""
+    meta = result.meta
     tags = {name: meta.get(name) for name in ("stream", "strategy", "seed", "commit", "host", "device", "preset")}
-    tags |= {"state": status["state"], "error": status.get("error")}
+    tags |= {"state": result.state, "error": result.status.get("error")}
     tags |= {"versions": ", ".join(f"{name} {value}" for name, value in meta.get("versions", {}).items())}
     tags |= {_key(f"axes/{name}"): value for name, value in meta.get("axes", {}).items()}
-    tags |= {_key(f"protocol/{name}"): value for name, value in meta.get("protocol", {}).items()}
+    tags |= {_key(f"protocol/{name}"): value for name, value in result.protocol.items()}
     tags |= {"mlflow.source.name": "clbench", "mlflow.source.git.commit": meta.get("commit")}
     return {name: str(value)[:5000] for name, value in tags.items() if value not in (None, "")}
 
 
-def _run(client: MlflowClient, folder: Path, meta: dict[str, Any], start: int, results: Path) -> Run:
+def _run(client: MlflowClient, result: Result, start: int, results: Path) -> Run:
     """The MLflow run of a folder, created where there is none. A folder that was run anew is a new run."""
-    name = "/".join(folder.resolve().parts[-4:])
-    experiment = _experiment(client, meta["stream"], results)
-    identity = {"clbench.folder": name, "clbench.started": meta["started"]}
+    experiment = _experiment(client, result.stream, results)
+    folder = "/".join(result.folder.resolve().parts[-4:])
+    identity = {"clbench.folder": folder, "clbench.started": result.meta["started"]}
     if run := _find(client, experiment, identity):
         return run
-    if meta.get("sweep"):
-        identity["mlflow.parentRunId"] = _parent(client, experiment, meta, start)
-    title = f"{meta['strategy']} {meta['hash'][:6]} seed {meta['seed']}"
+    if result.meta.get("sweep"):
+        identity["mlflow.parentRunId"] = _parent(client, experiment, result.meta, start)
+    title = f"{result.strategy} {result.hash[:6]} seed {result.seed}"
     return client.create_run(experiment, start, identity, title)
 
 
@@ -320,11 +299,12 @@ def _experiment(client: MlflowClient, stream: str, results: Path) -> str:
     name = f"clbench/{stream}"
     found = client.get_experiment_by_name(name)
     if found is None:
-        server = client.tracking_uri.startswith("http")
-        place = None if server else (results.resolve() / "mlartifacts" / stream).as_uri()
-        kind = {"mlflow.experimentKind": "custom_model_development"}
+        database = client.tracking_uri.startswith(DATABASES)
+        place = (results.resolve() / "mlartifacts" / stream).as_uri() if database else None
+        note = "A mirror of run folders. The runs are under 'Model training'; + opens a sweep."
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}
         with suppress(MlflowException):  # another machine may have created it since
-            return client.create_experiment(name, place, kind)
+            return client.create_experiment(name, place, tags)
         found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "active":
         raise Mistake(f"MLflow's experiment '{name}' is deleted; bring it back with: mlflow experiments restore")
@@ -334,7 +314,7 @@ def _experiment(client: MlflowClient, stream: str, results: Path) -> str:
 def _send(
     client: MlflowClient,
     run_id: str,
-    points: Sequence[tuple[str, float, int, int]],
+    points: list[Point],
     params: dict[str, str],
     tags: dict[str, str],
 ) -> None:
@@ -354,16 +334,15 @@ def _batches(things: list[Any], size: int) -> Iterator[list[Any]]:
         yield things[first : first + size]
 
 
-def _artefacts(client: MlflowClient, run_id: str, folder: Path) -> None:
+def _artefacts(client: MlflowClient, run_id: str, folder: Path, rows: Sequence[Row]) -> None:
     for name in ("config.yaml", "meta.json", "rows.csv", "timings.csv"):
         if (folder / name).exists():
             client.log_artifact(run_id, str(folder / name))
-    figure = accuracy_matrix(_rows(folder / "rows.csv"))
-    if figure is not None:
+    if figure := accuracy_matrix(rows):
         client.log_figure(run_id, figure, "accuracy_matrix.png", save_kwargs={"dpi": 150})
 
 
-def accuracy_matrix(rows: Iterable[Row]) -> Figure | None:
+def accuracy_matrix(rows: Sequence[Row]) -> Figure | None:
     """A figure of class-incremental accuracy: a line per step, a column per exam; None where there are no such rows.
 
     A bar stands in each column where the exam is first taught: above it is transfer, below it what is remembered.
@@ -371,13 +350,12 @@ def accuracy_matrix(rows: Iterable[Row]) -> Figure | None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    kept = list(rows)
-    seen = [row for row in kept if row.metric == "class/accuracy"]
+    seen = [row for row in rows if row.metric == "class/accuracy"]
     exams = list(dict.fromkeys(row.subject for row in seen))
     steps = sorted({row.step for row in seen})
     if not seen:
         return None
-    since = {row.subject: row.value for row in kept if row.metric == "exam/since" and row.value is not None}
+    since = {row.subject: row.value for row in rows if row.metric == "exam/since" and row.value is not None}
     cells = np.full((len(steps), len(exams)), np.nan)
     for row in seen:
         cells[steps.index(row.step), exams.index(row.subject)] = np.nan if row.value is None else row.value
@@ -385,15 +363,15 @@ def accuracy_matrix(rows: Iterable[Row]) -> Figure | None:
 
     figure = Figure(figsize=(min(3 + 0.62 * width, 14), min(1.8 + 0.42 * height, 12)), layout="constrained")
     axes = figure.subplots()
-    axes.set_facecolor("0.8")
-    image = axes.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_facecolor("0.85")
+    image = axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     figure.colorbar(image, label="accuracy")
     for column, exam in enumerate(exams):
         if exam in since:
             axes.plot([column - 0.5, column + 0.5], [since[exam] + 0.5] * 2, color="white", linewidth=2)
     if height <= 12 and width <= 12:
         for (line, column), value in np.ndenumerate(cells):
-            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.2f}", "black" if value > 0.5 else "white")
+            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.2f}", "black" if value > 0.6 else "white")
             axes.text(column, line, text, color=colour, ha="center", va="center", fontsize=9)
     every = max(1, width // 25)
     axes.set_xticks(range(0, width, every), exams[::every])
@@ -402,7 +380,8 @@ def accuracy_matrix(rows: Iterable[Row]) -> Figure | None:
             label.set(rotation=45, ha="right")
     every = max(1, height // 25)
     axes.set_yticks(range(0, height, every), [str(step) for step in steps[::every]])
-    axes.set(xlabel="exam", ylabel="experiences learned", title="Class-incremental accuracy (grey: undefined)")
+    undefined = " (grey: undefined)" if np.isnan(cells).any() else ""
+    axes.set(xlabel="exam", ylabel="experiences learned", title=f"Class-incremental accuracy{undefined}")
     return figure
 
 
@@ -433,10 +412,12 @@ def _alone(uri: str, results: Path) -> Iterator[None]:
 
 def _open(uri: str) -> MlflowClient:
     """A client of a store that answers; a store that is empty gets its tables here."""
-    import mlflow.store.db.utils
     from mlflow import MlflowClient
 
-    mlflow.store.db.utils.MAX_RETRY_COUNT = 3  # ten, which take 100 s, otherwise
+    if uri.startswith(DATABASES):
+        import mlflow.store.db.utils
+
+        mlflow.store.db.utils.MAX_RETRY_COUNT = 3  # ten, which take 100 s, otherwise
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)
     return client
@@ -464,12 +445,13 @@ def follow(results: Path, listing: Path, uri: str, parent_pid: int) -> None:
     os.nice(19)
     behind = listing.with_suffix(".behind")
     seen: dict[Path, object] = {}
+    sweeps: set[tuple[str, str]] = set()
     pause, tries = EVERY, 0
     while True:
         folders, over = _told(listing, parent_pid)
         marks = {folder: _mark(folder) for folder in folders}
         fresh = [folder for folder in folders if folder not in seen or marks[folder] != seen[folder]]
-        report = sync(fresh, uri, results)
+        report = _sync(fresh, uri, results, sweeps, last=over)
         seen |= {folder: marks[folder] for folder in fresh if folder not in report.behind}
         reason = next(iter(report.behind.values()), "")
         if reason:
@@ -497,8 +479,8 @@ def _told(listing: Path, parent_pid: int) -> tuple[list[Path], bool]:
 
 def _mark(folder: Path) -> object:
     """What changes when there is something new to mirror in a folder."""
-    files = [folder / "meta.json", folder / "rows.csv"]
-    return _status(folder)["state"], [file.stat().st_size if file.exists() else None for file in files]
+    files = [folder / name for name in ("meta.json", "status.json", "rows.csv")]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files if file.exists())]
 
 
 @dataclass
@@ -528,7 +510,7 @@ class Mirror:
             self.trouble = str(error)
 
     def close(self, wait: float) -> str | None:
-        """Lets the child finish, for at most `wait` seconds; after that it goes on alone.
+        """Lets the child finish, for at most `wait` seconds, or until it fails to; after that it goes on alone.
 
         Returns:
             One line for the user where MLflow is behind, else None.
@@ -536,16 +518,21 @@ class Mirror:
         reason = self.trouble
         if self.child is not None and self.listing is not None:
             behind = self.listing.with_suffix(".behind")
+            until = time.monotonic() + wait
             try:
+                known = behind.read_text() if behind.exists() else ""
+                behind.unlink(missing_ok=True)
                 self._tell("end")
-                if self.child.wait(wait) != 0:
-                    reason = f"its process stopped (see {self.results / 'mlflow.log'})"
-                elif behind.exists():
+                while self.child.poll() is None and not behind.exists() and time.monotonic() < until:
+                    time.sleep(0.05)
+                if behind.exists():
                     reason = behind.read_text()
-                    behind.unlink()
-            except subprocess.TimeoutExpired:
-                known = behind.read_text() if behind.exists() else f"it needs more than {wait:g} s"
-                reason = f"{known} (it goes on in the background)"
+                elif self.child.poll() is None:
+                    reason = known or f"it needs more than {wait:g} s (it goes on in the background)"
+                elif self.child.returncode:
+                    reason = f"its process stopped (see {self.results / 'mlflow.log'})"
+                if self.child.poll() is not None:
+                    behind.unlink(missing_ok=True)
             except OSError as error:
                 reason = str(error)
         if not reason:

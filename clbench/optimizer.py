@@ -50,6 +50,8 @@ class Optimizer:
         self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
         self.done = 0
+        if factor is not None:
+            self._set_rate()
 
     def zero_grad(self) -> None:
         self.torch.zero_grad()

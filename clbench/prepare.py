@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ import numpy as np
 
 from clbench.datasets import NAME, Dataset, load, root, sha256, split_by
 from clbench.errors import Mistake, unknown
+from clbench.vision import torchvision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,12 +132,12 @@ def prepare(
     if not 0 < share < 1:
         raise Mistake(f"The share for test is a number between 0 and 1, not {share}.")
     if source is None and name not in TORCHVISION:
-        raise Mistake(f"{unknown('data set to download', name, TORCHVISION)} For data of your own: --source FOLDER.")
+        raise Mistake(f"{unknown('data set to download', name, TORCHVISION)} For data of your own: --from FOLDER.")
     folder = root() / name
     strangers = _strangers(folder)
     if strangers:
         raise Mistake(f"{folder} holds what is no prepared data set ({strangers[0]}); choose another name or move it.")
-    there = None if again or not folder.exists() else load(folder)
+    there = load(folder) if not again and (folder / "dataset.json").exists() else None
     if there and source is None and resolution in (None, there.shape[0]):
         return folder
     draft = _draft(name, source, resolution, share, seed)
@@ -157,9 +160,10 @@ def derive(source: Path | Dataset, resolution: int | None) -> Path:
     if isinstance(source, Dataset):
         name, content = source.name, source.checksum
     else:
-        name, content = source.resolve().stem, _content(source)
+        place = source.resolve()
+        name, content = place.name if place.is_dir() else place.stem, _content(source)
     key = hashlib.sha256(f"{content} {resolution}".encode()).hexdigest()[:16]
-    folder = root() / ".cache" / f"{name}-{key}"
+    folder = root() / ".cache" / (re.sub(r"[^\w.-]", "_", name) + f"-{key}")
     if not (folder / "dataset.json").exists():
         write(_draft(name, source, resolution), folder)
     return folder
@@ -334,8 +338,9 @@ def _square(picture: Image, side: int | None) -> Image:
     from PIL.Image import Resampling
 
     (width, height), least = picture.size, min(picture.size)
-    box = ((width - least) / 2, (height - least) / 2, (width + least) / 2, (height + least) / 2)
-    return picture.resize((side, side), Resampling.LANCZOS if least > side else Resampling.BICUBIC, box)
+    left, top = (width - least) // 2, (height - least) // 2
+    middle = picture.crop((left, top, left + least, top + least))
+    return middle.resize((side, side), Resampling.LANCZOS if least > side else Resampling.BICUBIC)
 
 
 def _of_images(name: str, folder: Path, files: Sequence[str], resolution: int | None, share: float, seed: int) -> Draft:
@@ -470,9 +475,9 @@ def _decode(paths: Sequence[Path], mode: str, side: int | None, index: int) -> n
 
 def _of_npz(name: str, file: Path, resolution: int | None, share: float, seed: int) -> Draft:
     try:
-        with np.load(file) as archive:
+        with file.open("rb") as handle, np.load(handle) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise Mistake(f"{file} cannot be read as an .npz of arrays ({error}).") from error
     names = arrays.pop("classes", None)
     if {"x", "y"} <= set(arrays):
@@ -553,11 +558,11 @@ def _as_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
 def _of_torchvision(name: str, source: Path | None, resolution: int | None) -> Draft:
     """A draft from the files that torchvision downloads and checks, or finds in `source`."""
     try:
-        import torchvision.datasets
-    except (ImportError, RuntimeError) as error:
+        makers = torchvision().datasets
+    except ImportError as error:
         raise Mistake(f"torchvision cannot be imported ({error}): install the build that matches torch's.") from error
     recipe = TORCHVISION[name]
-    halves = _raw_halves(name, getattr(torchvision.datasets, recipe.maker), source)
+    halves = _raw_halves(name, getattr(makers, recipe.maker), source)
     x, labels = {}, {}
     for split, half in halves.items():
         images = np.asarray(half.data)
@@ -598,7 +603,7 @@ def _raw_halves(name: str, maker: Any, source: Path | None) -> dict[str, Any]:
         site = next(iter(wanted.values()))[0].rpartition("/")[0]
         raise Mistake(
             f"{name} could not be downloaded ({reason}). By hand: put {_and(wanted)} from {site} into FOLDER, then "
-            f"clbench data prepare {name} --source FOLDER"
+            f"clbench data prepare {name} --from FOLDER"
         ) from error
 
 
@@ -613,8 +618,7 @@ def _raw_files(maker: Any) -> dict[str, tuple[str, str]]:
 
 def _lacking(maker: Any, home: Path) -> list[str]:
     """Those of the files that `home` has neither unpacked nor whole."""
-    from torchvision.datasets.utils import check_integrity
-
+    check_integrity = torchvision().datasets.utils.check_integrity
     files = _raw_files(maker)
     if hasattr(maker, "resources"):
         unpacked = all((home / file).with_suffix("").is_file() for file in files)

@@ -62,8 +62,9 @@ class Recorder:
         self._lock.close()
 
     def clear(self) -> None:
-        """Forget everything that was recorded here."""
-        for path in self.folder.iterdir():
+        """Forget everything that was recorded here; first what a command would skip the run or go on by."""
+        first = ("status.json", "checkpoint")
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name not in first):
             if path.name != ".lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -96,9 +97,7 @@ class Recorder:
         (self.folder / "predictions").mkdir(exist_ok=True)
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-        beside = self.folder / "predictions" / f".{name}"
-        beside.write_bytes(content.getvalue())
-        os.replace(beside, self.folder / "predictions" / f"{name}.npz")
+        write_atomically(self.folder / "predictions" / f"{name}.npz", content.getvalue())
 
     def lengths(self) -> dict[str, int]:
         """Bytes of the files that grow, on the disk when this returns."""
@@ -115,8 +114,12 @@ class Recorder:
         """Forget the rows, as a run does that starts from nothing."""
         self.cut({"rows.csv": 0, "timings.csv": 0})
 
-    def cut(self, sizes: dict[str, int]) -> None:
-        """Cut the files that grow back to these lengths."""
-        for name, size in sizes.items():
-            if (self.folder / name).exists():
-                os.truncate(self.folder / name, size)
+    def cut(self, sizes: dict[str, int]) -> bool:
+        """Cut the files that grow back to these lengths; False, and nothing is cut, where one is shorter than that."""
+        there = {path: path.stat().st_size if path.exists() else 0 for path in map(self.folder.joinpath, sizes)}
+        if any(length < size for length, size in zip(there.values(), sizes.values(), strict=True)):
+            return False
+        for path, size in zip(there, sizes.values(), strict=True):
+            if path.exists():
+                os.truncate(path, size)
+        return True

@@ -12,7 +12,7 @@ import torch
 
 from clbench import checkpoint
 from clbench.learner import Diverged, Learner, Model
-from clbench.metric import Look, Probe
+from clbench.metric import Look, Probe, Row
 from clbench.recorder import Recorder
 from clbench.state import pack, pack_value, unpack, unpack_value
 from clbench.strategy import Strategy
@@ -62,6 +62,7 @@ class Run:
         """
         stream, strategy, learner = self.stream, self.strategy, self.learner
         self._open()
+        learner.seed_globals()
         strategy.start(learner, stream.syllabus())
         first = self._resume()
         if first is None:
@@ -71,6 +72,7 @@ class Run:
             experience = stream[index]
             self._begin(experience)
             strategy.learn(learner, experience)
+            learner.end()
             self._measure(index + 1)
             self._save(index + 1, last=index + 1 == len(stream))
 
@@ -87,8 +89,6 @@ class Run:
         self._restored: Callable[[], None] | None = None
         self.progress.experiences, self.progress.learner = len(self.stream), self.learner
         self.progress.steps = sum(self.learner.steps(size) for size in syllabus.sizes)
-        if self.learner.where.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.learner.where)
 
     def _begin(self, experience: Experience) -> None:
         self.progress.experience = experience.index + 1
@@ -123,27 +123,24 @@ class Run:
         self._clock = now
 
     def _look(self, when: str, step: int) -> None:
-        started = time.monotonic()
-        look = Look(step, self.learner.step, self.learner, self.strategy, self._syllabus, self._exams, self._seen)
+        learner = self.learner
+        look = Look(step, learner.step, learner, self.strategy, self._syllabus, self._exams, self._seen)
+        found: list[Row] = []
         for probe in self.probes:
             if probe.when != when:
                 continue
-            look.exam_seconds = self._exam_seconds
+            started, look.exam_seconds = time.monotonic(), self._exam_seconds
             rows = list(probe(look))
             self.recorder.write(rows, "rows.csv" if probe.repeats else "timings.csv")
+            found += rows
             self._exam_seconds += time.monotonic() - started
-            started = time.monotonic()
         if look.predictions:
-            answers = {f"{r}/{exam}": given for r, by in look.predictions.items() for exam, given in by.items()}
+            answers = {f"{readout}/{exam}": a for readout, by in look.predictions.items() for exam, a in by.items()}
             self.recorder.answers(f"{step:03d}", answers)
-            right = [
-                float((by_exam == exam.data.labels.numpy()).mean())
-                for exam in self._exams
-                if exam.since is not None
-                and exam.since < step
-                and (by_exam := look.predictions["class"].get(exam.name)) is not None
-            ]
-            self.progress.accuracy = sum(right) / len(right) if right else None
+        taught = {exam.name for exam in self._exams if exam.since is not None and exam.since < step}
+        right = [r.value for r in found if r.metric == "class/accuracy" and r.subject in taught and r.value is not None]
+        if right:
+            self.progress.accuracy = sum(right) / len(right)
 
     # Going on after an interruption.
 
@@ -154,10 +151,13 @@ class Run:
         if not self.strategy.resumable:
             return {}, {}
         strategy, tensors = pack(self.strategy, f"{name}.strategy")
-        learner, more = pack_value(self.learner.state_dict(), f"{name}.learner")
-        seconds = self._exam_seconds
-        tree = {"strategy": strategy, "learner": learner, "seen": sorted(self._seen), "exam_seconds": seconds}
-        return tree, {**tensors, **more}
+        tree: dict[str, Any] = {"strategy": strategy, "seen": sorted(self._seen), "exam_seconds": self._exam_seconds}
+        tree["learner"], more = pack_value(self.learner.state_dict(), f"{name}.learner")
+        probes = [pack(probe, f"{name}.probes.{number}") for number, probe in enumerate(self.probes)]
+        tree["probes"] = [state for state, _ in probes]
+        for held in (more, *(held for _, held in probes)):
+            tensors |= held
+        return tree, tensors
 
     def _save(self, step: int, last: bool) -> None:
         if self.strategy.resumable and (last or self._due()):
@@ -171,12 +171,14 @@ class Run:
 
     def _resume(self) -> int | None:
         saved = checkpoint.load(self.recorder.folder / "checkpoint", self.say)
+        if saved is not None and not self.recorder.cut(saved[2]["files"]):
+            self.say("The rows that the checkpoint speaks of are not all there; the run starts over.")
+            saved = None
         if saved is None:
             self.recorder.clear_rows()
             return None
-        tree, tensors, manifest = saved
-        self.recorder.cut(manifest["files"])
-        self.progress.resumed = manifest["step"]
+        tree, tensors, files = saved
+        self.progress.resumed = files["step"]
         self._restore(tree["start"], tensors)
         if "now" in tree:
             again = (tree["call"], tree["epoch"], lambda: self._restore(tree["now"], tensors))
@@ -186,7 +188,8 @@ class Run:
     def _restore(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         device = self.learner.where
         lesson = lambda index: self.stream[index].train  # noqa: E731
-        unpack(self.strategy, tree["strategy"], tensors, lesson, device)
+        for thing, state in zip((self.strategy, *self.probes), (tree["strategy"], *tree["probes"]), strict=True):
+            unpack(thing, state, tensors, lesson, device)
         if self.learner.optim is None:
             self.learner.optim = self.learner.new_optimizer(1)
         state = unpack_value(tree["learner"], tensors, self.learner.state_dict(), lesson, device)
@@ -214,7 +217,8 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
         recorder.status("diverged", run.progress.experience - 1, error.step, str(error))
         return "diverged"
     except Exception as error:
-        recorder.status("failed", run.progress.experience, 0, f"{type(error).__name__}: {error}".splitlines()[0])
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        recorder.status("failed", max(run.progress.experience - 1, 0), 0, line)
         raise
     recorder.status("done", len(run.stream), run.learner.step)
     return "done"
@@ -222,7 +226,7 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
 
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of the last checkpoint of a run: the model's under `start.learner.model.`."""
-    saved = checkpoint.load(folder / "checkpoint", print)
+    saved = checkpoint.load(folder / "checkpoint", lambda line: None)
     if saved is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint")
     return saved[1]

@@ -27,7 +27,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided p of the hypothesis that each difference is as likely as its negative, tested on the mean.
 
-    Exact over all 2**n signs up to n = 20; above that, one million random ones from a fixed seed, the observed one added
+    Exact over all 2**n signs up to n = 20; above that one million random ones from a fixed seed, and the observed one
     (Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010).
 
     Raises:
@@ -53,7 +53,7 @@ def smallest_p(n: int) -> float:
 
 
 def effect_size(differences: Sequence[float]) -> float | None:
-    """Cohen's d_z: mean over standard deviation of paired differences; None where they do not vary or there is only one.
+    """Cohen's d_z, the mean of paired differences over their standard deviation; None where they do not vary.
 
     Raises:
         ValueError: there is no difference, or one is not finite.

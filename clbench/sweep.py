@@ -19,6 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -59,8 +60,9 @@ def check(plan: Plan) -> int:
             f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
         )
     plan.learner.check()
-    plan.stream.open(plan.seed)
-    syllabus = plan.stream.syllabus()
+    stream = copy(plan.stream)
+    stream.open(plan.seed)
+    syllabus = stream.syllabus()
     with torch.device("meta"):
         plan.model.build(syllabus.shape, syllabus.classes)
     return sum(plan.learner.steps(size) for size in syllabus.sizes)
@@ -132,7 +134,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
     from clbench.recorder import Recorder
     from clbench.run import Run, execute
 
-    plan, started = task.plan, time.monotonic()
+    plan, started = deepcopy(task.plan), time.monotonic()
     tell({"event": "start", "run": number, "folder": str(task.folder)})
     status, error = "failed", ""
     try:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from clbench.errors import unknown
+from clbench.metric import Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 NOTHING = "–"
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+GAP = 2
+"""blanks between two columns on a terminal"""
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 
@@ -30,9 +37,16 @@ class Table:
     """what a reader must know last"""
 
 
-def mark(number: int) -> str:
-    """A superscript number: joins a cell to a note."""
+def mark(marks: dict[str, int], note: str) -> str:
+    """The superscript number of a note, the next one where `marks` does not hold it yet: joins a cell to its note."""
+    number = marks.setdefault(note, len(marks) + 1)
     return str(number).translate(str.maketrans("0123456789", SUPERSCRIPTS))
+
+
+def heading(metric: Summary, unit: str) -> str:
+    """A metric's title, whether more (↑) or less (↓) of it is better, and its unit."""
+    arrow = {"higher": "↑", "lower": "↓"}.get(metric.better, "")
+    return " ".join(filter(None, (metric.title or metric.id, arrow, unit)))
 
 
 def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -> tuple[str, list[str]]:
@@ -64,6 +78,29 @@ def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -
     return shown, [NOTHING if value is None else cell(*value) for value in values]
 
 
+def write(tables: Sequence[Table], format: str, console: Console | None = None) -> str:
+    """The tables as text in a format: `terminal` (as wide and as colourful as `console`), `md`, `html` or `latex`.
+
+    Raises:
+        Mistake: there is no such format.
+    """
+    if format == "terminal":
+        return terminal(tables, console)
+    writers = {"md": markdown, "html": page, "latex": latex}
+    if format not in writers:
+        raise unknown("format", format, ["terminal", "csv", *writers])
+    return writers[format](tables)
+
+
+def sheet(heads: str, lines: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values under `heads`, themselves separated by commas."""
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(heads.split(","))
+    writer.writerows(lines)
+    return file.getvalue()
+
+
 def terminal(tables: Sequence[Table], console: Console | None = None) -> str:
     """For a terminal as wide and as colourful as `console`; columns that do not fit follow in a further block."""
     from rich import box
@@ -75,15 +112,15 @@ def terminal(tables: Sequence[Table], console: Console | None = None) -> str:
     with console.capture() as capture:
         for table in tables:
             console.print(Text(table.title, "bold"))
-            for line in table.lines:
-                console.print(Text(line, "dim"))
+            for index, line in enumerate(table.lines):
+                console.print(Text(line, "dim" if index else ""))
             columns = [_aligned(list(cells)) for cells in list(zip(*table.rows, strict=True))[1:]]
             heads = [_stacked(head, cells) for head, cells in zip(table.heads[1:], columns, strict=True)]
-            label = min(max(_width(row[0]) for row in table.rows), max(16, console.width // 3))
-            widths = [max(map(_width, (head, *cells))) for head, cells in zip(heads, columns, strict=True)]
+            widths = [max(map(_width, (head, *cells))) + GAP for head, cells in zip(heads, columns, strict=True)]
+            label = _label_width([row[0] for row in table.rows], console.width, console.width - sum(widths))
             for block in _blocks(widths, console.width - label):
-                grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-                grid.add_column(table.heads[0], width=label, vertical="bottom")
+                grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
+                grid.add_column(table.heads[0], width=label, overflow="fold")
                 for index in block:
                     grid.add_column(heads[index], justify="right", no_wrap=True)
                 for row, cells in enumerate(table.rows):
@@ -101,6 +138,13 @@ def _width(text: str) -> int:
     return max(len(line) for line in text.split("\n"))
 
 
+def _label_width(labels: list[str], width: int, room: int) -> int:
+    """How wide the labels may be: `room` where that keeps their words whole, else a third of the whole width."""
+    longest = max(map(_width, labels), default=0)
+    word = max((len(word) for label in labels for word in label.split()), default=0)
+    return min(longest, max(room, width // 3) if room < word else room)
+
+
 def _aligned(cells: list[str]) -> list[str]:
     """The cells of a column with their ± beneath each other."""
     parts = [cell.partition(" ± ") for cell in cells]
@@ -110,21 +154,22 @@ def _aligned(cells: list[str]) -> list[str]:
 
 
 def _stacked(head: str, cells: list[str]) -> str:
-    """A heading broken into lines no wider than its column needs to be."""
+    """A heading broken into lines no wider than its column needs to be; an arrow stays with its unit."""
     width = max(map(len, (*head.split(), *cells)), default=1)
-    return textwrap.fill(head, width, break_long_words=False, break_on_hyphens=False)
+    bound = head.replace("↑ ", "↑\0").replace("↓ ", "↓\0")
+    return textwrap.fill(bound, width, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
-def _blocks(widths: list[int], room: int, gap: int = 2) -> list[list[int]]:
+def _blocks(widths: list[int], room: int) -> list[list[int]]:
     """Columns in order, as many to a block as fit in `room`; at least one."""
     blocks: list[list[int]] = [[]]
     used = 0
     for index, width in enumerate(widths):
-        if blocks[-1] and used + width + gap > room:
+        if blocks[-1] and used + width > room:
             blocks.append([])
             used = 0
         blocks[-1].append(index)
-        used += width + gap
+        used += width
     return blocks
 
 
@@ -200,12 +245,10 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 TEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{raised: f"$^{digit}$" for digit, raised in enumerate(SUPERSCRIPTS)},
-        **{"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$"},
-        **{"±": r"$\pm$", "−": "$-$", NOTHING: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "·": r"$\cdot$"},
-    }
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {raised: f"$^{digit}$" for digit, raised in enumerate(SUPERSCRIPTS)}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$"}
+    | {"±": r"$\pm$", "−": "$-$", NOTHING: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "·": r"$\cdot$"}
 )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -12,6 +15,9 @@ from torch import nn
 from clbench.flops import counted
 from clbench.metric import Look, Probe, Row
 from clbench.state import kept_bytes
+
+
+STATUS = Path("/proc/self/status")
 
 
 @dataclass
@@ -36,13 +42,9 @@ class Cost(Probe):
             yield Row(look.step, look.at, f"cost/{name}", "", value)
 
     def _one_prediction(self, look: Look) -> int:
-        one = (
-            look.exams[0]
-            .data.to(look.learner.where)
-            .gather(torch.zeros(1, dtype=torch.int64, device=look.learner.where))
-        )
+        one, _ = look.learner.gather(look.exams[0].data, torch.zeros(1, dtype=torch.int64))
         with torch.inference_mode(), counted() as count:
-            look.strategy.predict(look.learner, look.learner.encode(one[0]))
+            look.strategy.predict(look.learner, look.learner.encode(one))
         return count()
 
 
@@ -56,6 +58,8 @@ class Timing(Probe):
 
     def __call__(self, look: Look) -> Iterable[Row]:
         device = look.learner.where
+        if look.step == 0:
+            forget_peak(device)
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()
         costs = {"train_seconds": look.learner.seconds, "exam_seconds": look.exam_seconds, "peak_memory": peak}
         for name, value in costs.items():
@@ -63,11 +67,19 @@ class Timing(Probe):
 
 
 def process_peak() -> int:
-    """The largest resident memory of this process so far, bytes."""
-    import resource
-    import sys
+    """The largest resident memory of this process, bytes; on Linux since the last `forget_peak`."""
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def forget_peak(device: torch.device) -> None:
+    """Measure peaks from here on, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        STATUS.with_name("clear_refs").write_text("5")
 
 
 @dataclass

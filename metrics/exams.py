@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row
 from clbench.stream import Exam
 
 SHARED = "experiences share classes, so a task identity leaves nothing open"
 
 
-def papers(exams: Sequence[Exam], size: int, device: torch.device) -> Iterator[Tensor]:
+def papers(learner: Learner, exams: Sequence[Exam], size: int) -> Iterator[Tensor]:
     """The samples of all exams in order, as they are stored, in batches of `size` that run across exams."""
     held: list[Tensor] = []
     room = size
     for exam in exams:
-        data = exam.data.to(device)
-        for piece in torch.arange(len(data), device=device).split([*_pieces(len(data), room, size)]):
-            held.append(data.gather(piece)[0])
+        data = learner.near(exam.data)
+        for piece in torch.arange(len(data), device=data.index.device).split([*_pieces(len(data), room, size)]):
+            held.append(learner.gather(data, piece)[0])
             room -= len(piece)
             if room == 0:
                 yield torch.cat(held) if len(held) > 1 else held[0]
@@ -80,7 +81,7 @@ class Exams(Probe):
         exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
         by_class, by_task, start = [], [], 0
         with torch.inference_mode():
-            for raw in papers(exams, learner.eval_batch, learner.where):
+            for raw in papers(learner, exams, learner.eval_batch):
                 logits = look.strategy.predict(learner, learner.encode(raw))
                 which = exam_of[start : start + len(raw)]
                 by_class.append(logits.masked_fill(closed_class[which], -torch.inf).argmax(1))

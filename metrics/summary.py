@@ -1,8 +1,8 @@
 """What a whole run comes to: accuracy, forgetting, transfer and cost, each a pure function of rows.
 
-a(t, j) is the accuracy on exam j after t experiences; l(j) = exam/since + 1 is the first t at which j has been taught; T is
-the last step. An exam counts from l(j) on, until its exam/until asks to forget it; an exam that is never taught does not
-count. Where a cell that a formula needs has no value there is no number, and the reason is said.
+a(t, j) is the accuracy on exam j after t experiences; l(j) = exam/since + 1 is the first t at which j has been taught;
+T is the last step. An exam counts from l(j) on, until its exam/until asks to forget it; an exam that is never taught
+does not count. Where a cell that a formula needs has no value there is no number, and the reason is said.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ RWALK = "Chaudhry et al., Riemannian Walk for Incremental Learning, ECCV 2018"
 MER = (
     "Riemer et al., Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference, ICLR 2019"
 )
-SURVEY = "Masana et al., Class-Incremental Learning: Survey and Performance Evaluation, TPAMI 2023, on the bias; the measure: ours"
+SURVEY = "Masana et al., Class-Incremental Learning: Survey and Performance Evaluation, TPAMI 2023 (the bias); ours"
 UNTAUGHT = (
-    "an exam that is not taught yet cannot be answered while untaught classes are masked: its cell was scored with its task "
-    "mask; see task/fwt"
+    "an exam that is not taught yet can't be answered while untaught classes are masked; its cell was scored with its "
+    "task mask: see task/fwt"
 )
 
 
@@ -195,7 +195,7 @@ def latest(rows: Sequence[Row], metric: str) -> Value:
 
 
 def _exams(readout: str, words: str) -> list[Summary]:
-    """The summaries of one read-out: `class` (labels not taught so far are masked) or `task` (only the exam's labels are open)."""
+    """The summaries of one read-out: `class`, untaught labels masked, or `task`, only the exam's labels open."""
     lines: list[tuple[str, str, Callable[[Matrix], float], str, str, str]] = [
         ("final_accuracy", "final accuracy", final, "mean over j of a(T, j)", GEM, "higher"),
         (
@@ -211,7 +211,7 @@ def _exams(readout: str, words: str) -> list[Summary]:
             "average incremental accuracy",
             incremental,
             "mean over t = 1..T of the mean over j with l(j) <= t of a(t, j)",
-            f"{ICARL}; means over tasks: {RWALK}",
+            f"{ICARL}; {RWALK} (means over tasks)",
             "higher",
         ),
         (
@@ -267,8 +267,8 @@ SUMMARIES: dict[str, Summary] = {
         Summary(
             id="class/recency",
             compute=partial(measure, metric="class/predicted_share", formula=recency),
-            formula="share of the answers on the exams taught so far that are labels of the last experience's exams, at T; "
-            "an unbiased learner answers with the share that those exams have of the samples",
+            formula="the share of all class-incremental answers at T, on the exams taught so far, that are labels of "
+            "the exams with l(j) = T; without bias it is the share that those exams have of the samples",
             citation=SURVEY,
             unit="%",
             better="",
@@ -276,14 +276,32 @@ SUMMARIES: dict[str, Summary] = {
         ),
         *_exams("task", "task-incremental"),
         _cost(
-            "train_flops", "training compute", "FLOP", "all that training computes, replay and extra phases included"
+            "train_flops",
+            "training compute",
+            "FLOP",
+            "matrix products and convolutions of all training, replay and extra phases included",
         ),
         _cost("inference_flops", "inference compute per sample", "FLOP", "one prediction"),
         _cost("parameters_trainable", "trainable parameters", "", "parameters that the last experience trains"),
-        _cost("parameters_stored", "stored parameters", "", "parameters that must be kept to go on learning"),
-        _cost("bytes_kept", "bytes kept", "B", "samples and what goes with them, and state beside the model"),
+        _cost(
+            "parameters_stored",
+            "stored parameters",
+            "",
+            "parameters of the model and of what the strategy keeps beside it",
+        ),
+        _cost(
+            "bytes_kept",
+            "bytes kept",
+            "B",
+            "what the strategy keeps from one experience to the next: samples, and state",
+        ),
         _cost("train_seconds", "training time", "s", "wall time of learning"),
         _cost("exam_seconds", "exam time", "s", "wall time of all exams"),
-        _cost("peak_memory", "peak memory", "B", "the most memory in use while learning"),
+        _cost(
+            "peak_memory",
+            "peak memory",
+            "B",
+            "the most memory in use so far: of the GPU where the run is on one, else of the process",
+        ),
     )
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +31,7 @@ class DER(Strategy):
     alpha: NonNegative = 0.3
     """weight of the distance to the kept logits"""
 
-    draws = 1
+    draws: ClassVar[int] = 1
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory = Reservoir(self.memory_size)
@@ -58,7 +58,7 @@ class DERPP(DER):
     beta: NonNegative = 0.5
     """weight of the cross-entropy on the second draw"""
 
-    draws = 2
+    draws: ClassVar[int] = 2
 
     def loss(self, learner: Learner, batch: Batch) -> tuple[Tensor, Tensor]:
         loss, logits = super().loss(learner, batch)
@@ -84,6 +84,10 @@ _DERPP_BEST = {  # stream: {memory: (rate, alpha, beta, replay batch)}
 }
 
 PRESETS = [
+    *(
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        for name in ("der", "derpp")
+    ),
     *(
         Preset(
             "der",

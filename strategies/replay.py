@@ -80,9 +80,9 @@ class GDumb(Strategy):
         self.lessons = syllabus.lessons
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        rng, data = learner.rng("memory"), experience.train.to(learner.where)
-        for positions in torch.from_numpy(rng.permutation(len(data))).to(learner.where).split(1024):
-            self.memory.add(*data.gather(positions), rng)
+        rng, data = learner.rng("memory"), learner.near(experience.train)
+        for positions in torch.from_numpy(rng.permutation(len(data))).to(data.index.device).split(1024):
+            self.memory.add(*learner.gather(data, positions), rng)
         if experience.index + 1 != self.lessons:
             return
         a_pass = math.ceil(len(self.memory) / self.batch)
@@ -143,6 +143,10 @@ _RATES = {
 }
 
 PRESETS = [
+    *(
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        for name in ("er", "gdumb")
+    ),
     *(
         Preset("er", stream, {"learner.lr": rate}, _DER, recipe="der2020", when={"memory_size": size})
         for stream, rates in _RATES.items()

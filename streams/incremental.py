@@ -140,8 +140,10 @@ class Images(Stream):
         return {dataset.name: dataset.checksum}
 
     def protocol(self) -> dict[str, Any]:
+        dataset = self._open_dataset()
         return {
-            "data": self.data,
+            "data": dataset.name,
+            "data content": dataset.checksum[:12],
             "label": self.label,
             "resolution": self.resolution,
             "normalisation": self.normalise,

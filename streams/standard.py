@@ -37,14 +37,15 @@ _HOUSE = "clbench's own, for two cores"
 _DER = "Buzzega et al. 2020 (DER), section 4; Mammoth"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
+_SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
 _GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.03}
 _COLOUR = {"model": "convbn", "learner.epochs": 5, "learner.batch": 32, "learner.lr": 0.03}
-_TWENTY_TASKS = {"model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2, "learner.threads": 1}
+_TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
     "digits": {
-        "house": Recipe({"model": "mlp", "learner.epochs": 10, "learner.lr": 0.1, "learner.threads": 1}, _HOUSE)
+        "house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 10, "learner.lr": 0.1}, _HOUSE)
     },
     "mnist": {
         "house": Recipe(_GREY, _HOUSE),

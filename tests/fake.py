@@ -105,15 +105,17 @@ def write_predictions(folder: Path, steps: int = 3, exams: int = 2, seed: int = 
     rng = np.random.default_rng(seed)
     truth = {f"e{exam}": rng.integers(0, 2, 30 + exam) + 2 * exam for exam in range(exams)}
     (folder / "predictions").mkdir()
-    np.savez(folder / "predictions" / "truth.npz", **truth)
+    np.savez(folder / "predictions" / "truth.npz", **truth)  # type: ignore[arg-type]
     rows = [row for row in matrix_rows([[]] * exams) if row.metric.startswith("exam/")]
     for step in range(steps):
         answers = {}
         for readout, classes in (("class", 2 * exams), ("task", 2)):
             for exam, (name, labels) in enumerate(truth.items()):
-                given = (rng.integers(0, classes, len(labels)) + (2 * exam if readout == "task" else 0)).astype(np.uint8)
+                given = (rng.integers(0, classes, len(labels)) + (2 * exam if readout == "task" else 0)).astype(
+                    np.uint8
+                )
                 answers[f"{readout}/{name}"] = given
                 right = sum(int(a) == int(b) for a, b in zip(given, labels, strict=True))
                 rows.append(Row(step, 7 * step, f"{readout}/accuracy", name, right / len(labels), len(labels)))
-        np.savez(folder / "predictions" / f"{step:03}.npz", **answers)
+        np.savez(folder / "predictions" / f"{step:03}.npz", **answers)  # type: ignore[arg-type]
     write_rows(folder / "rows.csv", rows)

@@ -1,0 +1,169 @@
+"""Two configurations, paired by seed: what difference there is, and whether it may be claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clbench.configurations import (
+    candidates,
+    configurations,
+    differences,
+    label,
+    plain,
+    protocol_changes,
+    protocol_lines,
+    ranges,
+    seeds,
+)
+from clbench.errors import Mistake
+from clbench.leaderboard import DEFAULT
+from clbench.metric import Summary, Value
+from clbench.result import Result, summaries, trouble
+from clbench.tables import NOTHING, Table, heading, mark, quantities, sheet, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Difference(NamedTuple):
+    """One summary of two configurations, paired by seed; nothing but n and a note where a seed has no value."""
+
+    a: float | None
+    """mean over the shared seeds"""
+    b: float | None
+    """likewise"""
+    mean: float | None
+    """of a - b"""
+    half_width: float | None
+    """of the 95 % interval of that mean by Student's t; None for one seed"""
+    p: float | None
+    """two-sided, of the sign-flip test"""
+    effect: float | None
+    """Cohen's d_z; None where the differences do not vary"""
+    n: int
+    """seeds"""
+    note: str = ""
+    """why there is no difference"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two configurations under one protocol, seed by seed."""
+
+    a: str
+    """the first, with what tells it from the second"""
+    b: str
+    """the second, likewise"""
+    protocol: dict[str, Any]
+    """what both share"""
+    seeds: list[int]
+    """those that both have"""
+    metrics: dict[str, Summary]
+    """what was compared, by id"""
+    differences: dict[str, Difference]
+    """by the id of the metric"""
+    notes: list[str]
+    """what a reader must know before claiming anything"""
+
+
+def compare(a: Sequence[Result], b: Sequence[Result], metrics: Iterable[str] = DEFAULT) -> Comparison:
+    """a - b over the seeds that both have.
+
+    Raises:
+        Mistake: a side is not one configuration, both are the same one, their protocols differ, they share no seed, or
+            there is no such summary.
+    """
+    columns = summaries(metrics)
+    groups = [_one(side) for side in (a, b)]
+    one, other = (group[0] for group in groups)
+    if (one.strategy, one.hash) == (other.strategy, other.hash):
+        raise Mistake(f"{one.strategy} {one.hash[:8]} stands on both sides: there is nothing to compare.")
+    names = [label(group[0], settings) for group, settings in zip(groups, differences(groups), strict=True)]
+    changes = protocol_changes(one.protocol, other.protocol)
+    if changes:
+        fields = "; ".join(f"{field} ({plain(here)}, {plain(there)})" for field, (here, there) in changes.items())
+        raise Mistake(f"{names[0]} and {names[1]} do not share a protocol, so they can't be compared: {fields}.")
+    shared = sorted(set(seeds(groups[0])) & set(seeds(groups[1])))
+    if not shared:
+        had = " and ".join(f"{name} has {ranges(seeds(group))}" for name, group in zip(names, groups, strict=True))
+        raise Mistake(f"There is no seed to pair by: {had}.")
+    paired = [[result for result in group if result.seed in shared] for group in groups]
+    values = [[result.summaries(columns) for result in group] for group in paired]
+    reason = "; ".join(f"{name}: {trouble(group)}" for name, group in zip(names, paired, strict=True) if trouble(group))
+    found = {id: _difference([[value[id] for value in side] for side in values], reason) for id in columns}
+    return Comparison(
+        names[0], names[1], one.protocol, shared, columns, found, _notes(names, groups, shared, len(columns))
+    )
+
+
+def _one(side: Sequence[Result]) -> list[Result]:
+    found = configurations(side)
+    if len(found) != 1:
+        listed = f": {candidates(found)}" if found else ""
+        raise Mistake(f"One configuration is compared with one other; a side has {len(found)}{listed}.")
+    return found[0]
+
+
+def _difference(sides: list[list[Value]], reason: str) -> Difference:
+    from clbench.statistics import effect_size, mean_interval, sign_flip
+
+    n = len(sides[0])
+    missing = dict.fromkeys(value.note for side in sides for value in side if value.number is None)
+    if missing:
+        return Difference(None, None, None, None, None, None, n, reason or "; ".join(missing))
+    a, b = ([value.number for value in side if value.number is not None] for side in sides)
+    paired = [x - y for x, y in zip(a, b, strict=True)]
+    return Difference(sum(a) / n, sum(b) / n, *mean_interval(paired), sign_flip(paired), effect_size(paired), n)
+
+
+def _notes(names: list[str], groups: list[list[Result]], shared: list[int], tests: int) -> list[str]:
+    from clbench.statistics import ENOUGH, smallest_p
+
+    notes = []
+    for name, group in zip(names, groups, strict=True):
+        alone = [seed for seed in seeds(group) if seed not in shared]
+        if alone:
+            notes.append(f"Seeds of {name} that the other does not have are left out: {ranges(alone)}.")
+    if any(group[0].preset for group in groups):
+        sources = (f"{name}: {group[0].preset or 'not said'}" for name, group in zip(names, groups, strict=True))
+        notes.append(f"Options are from: {'; '.join(sources)}.")
+    n = len(shared)
+    if n < ENOUGH:
+        p = f"{smallest_p(n):.3g}".removeprefix("0")
+        count = "1 seed" if n == 1 else f"{n} seeds"
+        notes.append(f"With {count} no difference can be claimed: the smallest p is {p}; {ENOUGH} seeds are needed.")
+    elif tests > 1:
+        notes.append(f"Each p stands for itself: none is corrected for there being {tests} of them.")
+    return notes
+
+
+def render_comparison(comparison: Comparison, format: str = "terminal", console: Console | None = None) -> str:
+    """A comparison as text, in the formats of `render`.
+
+    Raises:
+        Mistake: there is no such format.
+    """
+    if format == "csv":
+        lines = [(id, comparison.metrics[id].version, *found) for id, found in comparison.differences.items()]
+        return sheet("metric,version,a,b,difference,half_width,p,d_z,n,note", lines)
+    a, b = (name.partition(" (")[0] for name in (comparison.a, comparison.b))
+    heads = ["", *((a, b) if a != b else ("first", "second")), "difference", "p", "d_z"]
+    rows = []
+    marks: dict[str, int] = {}
+    for id, found in comparison.differences.items():
+        metric = comparison.metrics[id]
+        numbers = ((found.a, None), (found.b, None), (found.mean, found.half_width))
+        unit, texts = quantities([None if mean is None else (mean, half) for mean, half in numbers], metric.unit)
+        if found.note:
+            texts[-1] += mark(marks, found.note)
+        effect = NOTHING if found.effect is None else f"{found.effect:.2f}"
+        rows.append([heading(metric, unit), *texts, _shown_p(found.p), effect])
+    notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)] + comparison.notes
+    about = [*protocol_lines(comparison.protocol), f"paired by seed: {ranges(comparison.seeds)}"]
+    return write([Table(f"{comparison.a} against {comparison.b}", about, heads, rows, notes)], format, console)
+
+
+def _shown_p(p: float | None) -> str:
+    return NOTHING if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

@@ -1,0 +1,200 @@
+"""Leaderboards: what was run, ranked within each protocol, means over seeds with their intervals."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clbench.configurations import (
+    configurations,
+    differences,
+    plain,
+    protocol_changes,
+    protocol_lines,
+    ranges,
+    seeds,
+    shown_settings,
+)
+from clbench.metric import Summary
+from clbench.result import Result, summaries, trouble
+from clbench.tables import Table, heading, mark, quantities, sheet, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT = (
+    "class/final_accuracy",
+    "class/forgetting",
+    "cost/train_flops",
+    "cost/train_seconds",
+    "cost/bytes_kept",
+)
+"""what a leaderboard and a comparison show unless told otherwise"""
+
+
+class Cell(NamedTuple):
+    """A summary over the seeds of one configuration."""
+
+    mean: float | None
+    half_width: float | None
+    """of the 95 % interval by Student's t; None for one seed"""
+    n: int
+    """seeds"""
+    note: str = ""
+    """why there is no mean"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One configuration on a board."""
+
+    strategy: str
+    hash: str
+    settings: dict[str, str]
+    """what tells it from the other rows: axes as memory, options"""
+    preset: str
+    """where its options come from: a paper, tuned here, untuned"""
+    seeds: list[int]
+    trouble: str
+    """which seeds are not done; there is no mean then"""
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Board:
+    """What may be ranked together: runs under one protocol."""
+
+    protocol: dict[str, Any]
+    metrics: dict[str, Summary]
+    """the columns; the first is the one ranked by"""
+    rows: list[Standing]
+    """best first; those without a mean last"""
+    notes: list[str]
+
+
+def leaderboard(
+    results: Iterable[Result], metrics: Iterable[str] = DEFAULT, rank_by: str = "class/final_accuracy"
+) -> list[Board]:
+    """One board for each protocol, one row on it for each configuration (strategy and hash), means over its seeds.
+
+    Raises:
+        Mistake: there is no such summary.
+    """
+    columns = summaries(dict.fromkeys((rank_by, *metrics)))
+    boards: dict[str, list[Result]] = {}
+    for result in results:
+        boards.setdefault(json.dumps(result.protocol, sort_keys=True), []).append(result)
+    order = sorted(boards, key=lambda key: (boards[key][0].stream, -len(boards[key]), key))
+    return [_board(boards[key], columns) for key in order]
+
+
+def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
+    from clbench.statistics import ENOUGH
+
+    groups = configurations(results)
+    rows = []
+    for group, settings in zip(groups, differences(groups), strict=True):
+        one, cells = group[0], _cells(group, metrics)
+        rows.append(Standing(one.strategy, one.hash, settings, one.preset, seeds(group), trouble(group), cells))
+    ranked = next(iter(metrics.values()))
+
+    def place(row: Standing) -> tuple[bool, float]:
+        mean = row.cells[ranked.id].mean
+        return mean is None, 0 if mean is None else mean if ranked.better == "lower" else -mean
+
+    rows.sort(key=place)
+    notes = []
+    [(usual, _), *others] = Counter(tuple(row.seeds) for row in rows).most_common()
+    if others:
+        unusual = ", ".join(f"{row.strategy} {ranges(row.seeds)}" for row in rows if tuple(row.seeds) != usual)
+        notes.append(f"Not all rows have the same seeds: {unusual}; the others {ranges(usual)}.")
+    if len(rows) > 1 and min(len(row.seeds) for row in rows) < ENOUGH:
+        notes.append(f"With fewer than {ENOUGH} seeds no difference between two rows can be claimed.")
+    return Board(results[0].protocol, metrics, rows, notes)
+
+
+def _cells(group: list[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
+    """A mean for each metric, or the reason why there is none: one seed without a value is enough for that."""
+    from clbench.statistics import mean_interval
+
+    n, cells = len(group), {}
+    if reason := trouble(group):
+        return dict.fromkeys(metrics, Cell(None, None, n, reason))
+    values = [result.summaries(metrics) for result in group]
+    for id in metrics:
+        numbers = [number for value in values if (number := value[id].number) is not None]
+        if len(numbers) == n:
+            cells[id] = Cell(*mean_interval(numbers), n)
+        else:
+            said = "; ".join(dict.fromkeys(value[id].note for value in values if value[id].number is None))
+            cells[id] = Cell(None, None, n, said + (f" ({n - len(numbers)} of {n} seeds)" if numbers else ""))
+    return cells
+
+
+def render(boards: Sequence[Board], format: str = "terminal", console: Console | None = None) -> str:
+    """Boards as text.
+
+    Args:
+        boards: as `leaderboard` gives them.
+        format: `terminal`, `md`, `html`, `latex`, or `csv` (one line for each row and metric, numbers as they are).
+        console: whose width and colours a terminal's text has; the standard output's unless given.
+
+    Raises:
+        Mistake: there is no such format.
+    """
+    if format != "csv":
+        return write([_table(board, boards) for board in boards], format, console)
+    lines = []
+    for number, board in enumerate(boards, 1):
+        protocol = json.dumps(board.protocol, sort_keys=True)
+        for row in board.rows:
+            who = (row.strategy, row.hash, shown_settings(row.settings), row.preset, ranges(row.seeds))
+            for id, cell in row.cells.items():
+                lines.append(
+                    (number, board.protocol.get("stream", ""), *who, id, board.metrics[id].version, *cell, protocol)
+                )
+    heads = "board,stream,strategy,hash,settings,preset,seeds,metric,version,mean,half_width,n,note,protocol"
+    return sheet(heads, lines)
+
+
+def _table(board: Board, boards: Sequence[Board]) -> Table:
+    heads, columns = ["", "n"], [[str(len(row.seeds)) for row in board.rows]]
+    marks: dict[str, int] = {}
+    empty: dict[str, list[str]] = {}
+    for id, metric in board.metrics.items():
+        cells = [row.cells[id] for row in board.rows]
+        if all(cell.mean is None for cell in cells):
+            empty.setdefault("; ".join(dict.fromkeys(cell.note for cell in cells)), []).append(metric.title or id)
+            continue
+        unit, texts = quantities([None if c.mean is None else (c.mean, c.half_width) for c in cells], metric.unit)
+        for index, (row, cell) in enumerate(zip(board.rows, cells, strict=True)):
+            if cell.note and not row.trouble:
+                texts[index] += mark(marks, cell.note)
+        heads.append(heading(metric, unit))
+        columns.append(texts)
+    labels = []
+    for row in board.rows:
+        told = len({other.preset for other in board.rows}) > 1
+        name = row.strategy + (mark(marks, f"options: {row.preset or 'source not said'}") if told else "")
+        labels.append("\n".join(filter(None, (name, shown_settings(row.settings), row.trouble))))
+    notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)]
+    notes += [f"Left out, as no row has a value: {', '.join(titles)} ({reason})." for reason, titles in empty.items()]
+    notes += board.notes
+    if board is boards[-1]:
+        notes.append("n: seeds; means over seeds ± 95 % intervals by Student's t.")
+    rows = [list(row) for row in zip(labels, *columns, strict=True)]
+    return Table(board.protocol.get("stream", ""), _protocol(board, boards), heads, rows, notes)
+
+
+def _protocol(board: Board, boards: Sequence[Board]) -> list[str]:
+    """The protocol as text: whole for a stream's first board, what differs from that for the others."""
+    stream = board.protocol.get("stream", "")
+    first = next(other for other in boards if other.protocol.get("stream", "") == stream)
+    if board is first:
+        return protocol_lines(board.protocol)
+    changes = protocol_changes(board.protocol, first.protocol)
+    told = (f"{field} {plain(here)} instead of {plain(there)}" for field, (here, there) in changes.items())
+    return [f"as the first board of {stream}, but {' · '.join(told)}"]

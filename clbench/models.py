@@ -1,0 +1,229 @@
+"""Models by name. Each has a `body`, from input to a feature vector (N x F), and a `head`, a linear layer over classes.
+
+A spec's fields are the model's options; `build` makes the model, with weights drawn from torch's global generator. The
+modules' names are what drift plots and `only` show: `body.fc1`, `body.stage1.0.conv1`, `head`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import ceil, prod
+from typing import TYPE_CHECKING
+
+from clbench.errors import Mistake
+from clbench.types import Count, Natural
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CATALOGUE: dict[str, object] = {
+    "mlp": "clbench.models:MLP",
+    "cnn": "clbench.models:CNN",
+    "convbn": "clbench.models:ConvBN",
+    "resnet18": "clbench.models:ResNet18",
+    "resnet20": "clbench.models:ResNet20",
+    "timm": "clbench.models:Timm",
+}
+
+
+def _with_head(body: nn.Module, features: int, classes: int) -> nn.Sequential:
+    """The body and a linear layer on its features, drawn as torch draws linear layers."""
+    from torch import nn
+
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(features, classes)))
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of an input."""
+    if len(shape) != 3:
+        raise Mistake(f"This model takes images (channels x height x width); the stream's samples are {_by(shape)}.")
+    return shape[0], shape[1], shape[2]
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+@dataclass
+class MLP:
+    """Fully connected layers with ReLU, on the flattened input.
+
+    With two layers of 100 it is the network that Buzzega et al. (2020, Dark Experience for General Continual Learning,
+    NeurIPS) train on MNIST. Weights are Xavier uniform with gain 1 (Glorot & Bengio 2010), biases zero, the head's too.
+    """
+
+    hidden: Count = 100
+    """units in each hidden layer"""
+    depth: Natural = 2
+    """hidden layers; 0: a linear classifier"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for inputs of any `shape` (without the batch)."""
+        from torch import nn
+
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        inputs = prod(shape)
+        for i in range(1, self.depth + 1):
+            layers[f"fc{i}"], layers[f"relu{i}"] = nn.Linear(inputs, self.hidden), nn.ReLU()
+            inputs = self.hidden
+        net = _with_head(nn.Sequential(layers), inputs, classes)
+        for module in net.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        return net
+
+
+@dataclass
+class CNN:
+    """The small convolutional network of Lesort et al. (2023, SCoLe, CoLLAs): two 5 x 5 convolutions, 50 features.
+
+    Neither padded nor normalised; made for 28 x 28. Weights are drawn as torch draws them by default.
+    """
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W).
+
+        Raises:
+            Mistake: they are smaller than 16 x 16.
+        """
+        from torch import nn
+
+        channels, height, width = _image(shape)
+        if min(height, width) < 16:
+            raise Mistake(
+                f"model=cnn needs images of at least 16 x 16, not {height} x {width}; model=convbn takes any."
+            )
+        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        body = OrderedDict(
+            conv1=nn.Conv2d(channels, 10, 5),
+            pool1=nn.MaxPool2d(2),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(10, 20, 5),
+            pool2=nn.MaxPool2d(2),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(20 * rows * columns, 50),
+            relu3=nn.ReLU(),
+        )
+        return _with_head(nn.Sequential(body), 50, classes)
+
+
+@dataclass
+class ConvBN:
+    """Three 3 x 3 convolutions of stride 2, each with batch normalisation and ReLU: the house recipe's network.
+
+    Its own design: the most accurate of those compared on CIFAR-100 that two CPU cores train at 4,000 images a second.
+    Features are the last map, averaged down to at most 4 x 4 positions and flattened: keeping positions is worth 12
+    points of accuracy over their mean. Convolutions start as Kaiming normal (He et al. 2015).
+    """
+
+    width: Count = 32
+    """filters of the first convolution; the second has twice, the third four times as many"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W), of any size."""
+        from torch import nn
+
+        from clbench.resnet import convolution, kaiming
+
+        channels, *sides = _image(shape)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, filters in enumerate((self.width, 2 * self.width, 4 * self.width), start=1):
+            layers[f"conv{i}"] = convolution(channels, filters, stride=2)
+            layers[f"bn{i}"], layers[f"relu{i}"] = nn.BatchNorm2d(filters), nn.ReLU()
+            channels = filters
+        height, width = (ceil(side / 8) for side in sides)
+        window = ceil(height / 4), ceil(width / 4)
+        layers["pool"], layers["flatten"] = nn.AvgPool2d(window), nn.Flatten()
+        kaiming(body := nn.Sequential(layers))
+        return _with_head(body, channels * (height // window[0]) * (width // window[1]), classes)
+
+
+@dataclass
+class ResNet18:
+    """ResNet-18 (He et al. 2016) for small images: a 3 x 3 stem without max-pooling, four stages of two blocks.
+
+    The network of Buzzega et al. (2020) on CIFAR and Tiny-ImageNet. Shortcuts that change shape are 1 x 1 convolutions.
+    """
+
+    width: Count = 64
+    """filters of the stem and of the first stage; doubled at each further stage"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W), of any size."""
+        from clbench.resnet import resnet
+
+        body = resnet(_image(shape)[0], blocks=(2, 2, 2, 2), width=self.width, projection=True)
+        return _with_head(body, 8 * self.width, classes)
+
+
+@dataclass
+class ResNet20:
+    """ResNet-20 of He et al. (2016, section 4.2), made for CIFAR: three stages of three blocks.
+
+    Shortcuts that change shape are padded with zeros (their option A) and have no parameters.
+    """
+
+    width: Count = 16
+    """filters of the stem and of the first stage; doubled at each further stage"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W), of any size."""
+        from clbench.resnet import resnet
+
+        body = resnet(_image(shape)[0], blocks=(3, 3, 3), width=self.width, projection=False)
+        return _with_head(body, 4 * self.width, classes)
+
+
+@dataclass
+class Timm:
+    """A model of PyTorch Image Models (Wightman 2019), by its name there; `model=timm:NAME` is short for it.
+
+    Its own classifier is left out. A model that has a fixed input size is made for the stream's.
+    """
+
+    name: str
+    """architecture, or architecture.weights, as in `timm.list_models()`"""
+    pretrained: bool = False
+    """start from published weights, which timm downloads once"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W).
+
+        Raises:
+            Mistake: timm has no such model or no weights for it, it cannot take these images, or there is no network.
+        """
+        import torch
+
+        from clbench.vision import torchvision
+
+        torchvision()
+        import timm
+
+        channels, height, width = _image(shape)
+        if not timm.is_model(self.name):
+            near = get_close_matches(self.name.partition(".")[0], timm.list_models(), n=3)
+            guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise Mistake(f"timm has no model named '{self.name}'.{guess} timm.list_models() names them all.")
+        options = {"pretrained": self.pretrained, "num_classes": 0, "in_chans": channels}
+        try:
+            try:
+                body = timm.create_model(self.name, img_size=(height, width), **options)
+            except TypeError:
+                body = timm.create_model(self.name, **options)
+            with torch.no_grad():
+                features = body.eval()(torch.zeros(1, channels, height, width))
+        except OSError as error:
+            why = " ".join(str(error).split())
+            raise Mistake(
+                f"The weights of '{self.name}' could not be loaded: {why} model.pretrained=false starts from random ones."
+            ) from error
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise Mistake(f"timm cannot make '{self.name}' for images of {_by(shape)}: {why}") from error
+        if features.ndim != 2:
+            raise Mistake(f"'{self.name}' gives {_by(features.shape)} numbers for an image; a vector is needed.")
+        return _with_head(body.train(), features.shape[1], classes)

@@ -1,0 +1,91 @@
+"""Data, models and learners small enough that the right answer is known."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clbench.data import Data, Source
+from clbench.learner import Learner
+from clbench.strategy import Strategy
+from clbench.stream import Experience, Stream, Syllabus
+from clbench.transform import ImageTransform, Transform
+
+
+@dataclass
+class Net:
+    """One hidden layer; none where it has no units."""
+
+    hidden: int = 8
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        inputs = int(np.prod(shape))
+        body = nn.Sequential(nn.Flatten(), *([nn.Linear(inputs, self.hidden), nn.ReLU()] if self.hidden else []))
+        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(self.hidden or inputs, classes)))
+
+
+@dataclass
+class Linear:
+    """A linear map with the weights given, classes x inputs, and no bias."""
+
+    weight: Tensor
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        head = nn.Linear(int(np.prod(shape)), classes, bias=False)
+        head.weight = nn.Parameter(self.weight.clone())
+        return nn.Sequential(OrderedDict(body=nn.Flatten(), head=head))
+
+
+def images(labels: Sequence[int], side: int = 4, lesson: int | None = None) -> Data:
+    """Grey images of noise; the first two pixels spell a sample's number, by which `numbers` tells it again."""
+    rng = np.random.default_rng(len(labels))
+    x = rng.integers(0, 256, (len(labels), side, side, 1), dtype=np.uint8)
+    x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(len(labels)) % 256, np.arange(len(labels)) // 256
+    return Data(Source(torch.from_numpy(x), torch.tensor(labels)), torch.arange(len(labels)), lesson=lesson)
+
+
+def numbers(x: Tensor) -> list[int]:
+    """The numbers of samples as they are stored."""
+    return (x[:, 0, 0, 0].long() + 256 * x[:, 0, 1, 0].long()).tolist()
+
+
+def syllabus(classes: int = 4, side: int = 4, sizes: Sequence[int] = (), shared: bool = False) -> Syllabus:
+    return Syllabus(len(sizes), classes, (1, side, side), tuple(sizes), shared)
+
+
+def opened(
+    classes: int = 4, side: int = 4, model: Any = None, transform: Transform | None = None, seed: int = 0, **options: Any
+) -> Learner:
+    """A learner with a model for grey images, on the CPU with one thread."""
+    learner = Learner(**{"device": "cpu", "threads": 1, **options})
+    transform = transform or ImageTransform()
+    learner.open(model or Net(), syllabus(classes, side), transform, Stream.criterion, seed)
+    return learner
+
+
+def lesson(data: Data, index: int = 0) -> Experience:
+    return Experience(index, data, frozenset(data.labels.tolist()))
+
+
+def teach(learner: Learner, strategy: Strategy, lessons: Iterable[Experience], classes: int = 4) -> Strategy:
+    """What a run does, without exams and files."""
+    lessons = list(lessons)
+    sets = [e.classes for e in lessons]
+    shared = sum(map(len, sets)) > len(frozenset().union(*sets))
+    strategy.start(learner, syllabus(classes, sizes=[len(e.train) for e in lessons], shared=shared))
+    for experience in lessons:
+        learner.begin(experience)
+        strategy.learn(learner, experience)
+        learner.end()
+    return strategy
+
+
+def weights(learner: Learner) -> Tensor:
+    """All parameters in one row."""
+    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])

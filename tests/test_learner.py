@@ -1,0 +1,431 @@
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from small import Linear, Net, images, lesson, numbers, opened, teach, weights
+from torch import nn
+
+from clbench.errors import Mistake
+from clbench.learner import Batch, Diverged, Learner, derive
+from clbench.memory import Reservoir
+from clbench.strategies.distillation import DER, DERPP
+from clbench.strategies.replay import ER
+from clbench.strategy import Strategy
+from clbench.transform import ImageTransform
+
+
+def cross_entropy(logits, labels, opened):
+    """The mean of log sum exp(open logits) - own logit, and its gradient, a sample at a time."""
+    total, grad = 0.0, np.zeros_like(logits)
+    for row, label, classes, g in zip(logits, labels, opened, grad, strict=True):
+        exponentials = {c: np.exp(row[c]) for c in classes}
+        total += np.log(sum(exponentials.values())) - row[label]
+        for c in classes:
+            g[c] = (exponentials[c] / sum(exponentials.values()) - (c == label)) / len(labels)
+    return total / len(labels), grad
+
+
+LABELS = [0, 3, 3, 2]
+"""of a batch; the experiences taught are {0, 1} and {2, 3}, label 4 comes later"""
+OPEN = {
+    "all": [{0, 1, 2, 3, 4}] * 4,
+    "seen": [{0, 1, 2, 3}] * 4,
+    "experience": [{0, 1}, {2, 3}, {2, 3}, {2, 3}],
+    "batch": [{0, 2, 3}] * 4,
+}
+
+
+@pytest.mark.parametrize("mask", OPEN)
+def test_loss_masks_leave_the_right_labels_open(mask):
+    learner = opened(classes=5, loss_mask=mask)
+    learner.begin(lesson(images([0, 1])))
+    learner.begin(lesson(images([3, 2]), 1))
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    loss = learner.criterion(logits, torch.tensor(LABELS))
+    loss.backward()
+    value, grad = cross_entropy(logits.detach().numpy(), LABELS, OPEN[mask])
+    assert loss.item() == pytest.approx(value)
+    np.testing.assert_allclose(logits.grad.numpy(), grad, atol=1e-12)
+    for row, classes in zip(logits.grad, OPEN[mask], strict=True):
+        closed = sorted({0, 1, 2, 3, 4} - classes)
+        assert torch.equal(row[closed], torch.zeros(len(closed), dtype=torch.float64))
+
+
+def test_a_closed_label_does_not_move_in_training():
+    learner = opened(classes=6, loss_mask="seen", momentum=0.9)
+    before = learner.model.head.weight.detach().clone()
+    teach(learner, Strategy(), [lesson(images([0, 1] * 20)), lesson(images([3, 4] * 20), 1)], classes=6)
+    moved = (learner.model.head.weight != before).any(1)
+    assert moved.tolist() == [True, True, False, True, True, False]
+
+
+def test_seeds_are_derived_as_ever():
+    assert derive(0, "init") == 1391976149099393129
+    assert derive(1, "init") == 7559316667372116734
+    assert derive(0, "order") == 3991725939186754870
+    assert derive(0, "order", 7) == 2962348706500118512
+    assert all(0 <= derive(seed, "order", 3) < 2**63 for seed in range(100))
+
+
+def test_random_numbers_are_those_of_seed_purpose_and_step():
+    learner = opened(seed=3)
+    learner.step = 5
+    first = learner.rng("memory").random(4)
+    assert np.array_equal(first, np.random.default_rng(derive(3, "memory", 5)).random(4))
+    learner.step = 6
+    assert not np.array_equal(first, learner.rng("memory").random(4))
+
+
+@pytest.mark.parametrize("size", [1, 8, 10, 64])
+def test_an_epoch_is_every_sample_once(size):
+    learner, data = opened(batch=size), images([0, 1, 2] * 11)
+    batches = list(learner.batches(data))
+    assert sorted(torch.cat([b.index for b in batches]).tolist()) == list(range(33))
+    assert [len(b.y) for b in batches] == [min(size, 33 - start) for start in range(0, 33, size)]
+    for batch in batches:
+        assert numbers(batch.raw) == batch.index.tolist()
+        assert torch.equal(batch.y, data.labels[batch.index])
+        assert torch.equal(batch.x, learner.encode(batch.raw))
+
+
+def order(learner, data, step=0, size=None):
+    learner.step = step
+    return torch.cat([batch.index for batch in learner.batches(data, size)]).tolist()
+
+
+def test_the_order_depends_on_seed_and_step_alone():
+    data = images([0] * 50)
+    first = order(opened(seed=1), data)
+    other = opened(seed=1, batch=7, lr=0.5, model=Net(3))
+    torch.manual_seed(9)
+    other.rng("memory").random(100)
+    assert order(other, data) == first
+    assert order(other, data, size=3) == first
+    assert order(other, data, step=1) != first
+    assert order(opened(seed=2), data) != first
+
+
+def test_augmentation_depends_on_seed_and_step_alone():
+    data, transform = images([0] * 50), ImageTransform(crop=1, flip=True)
+    shown = [
+        torch.cat([b.x for b in learner.batches(data, size)])
+        for learner, size in [(opened(transform=transform), 5), (opened(transform=transform, lr=1.0), 5)]
+    ]
+    assert torch.equal(*shown)
+    assert not torch.equal(shown[0], opened().encode(torch.cat([b.raw for b in opened().batches(data)])))
+
+
+def test_passes_count_and_call_the_run_back_after_each():
+    learner, called = opened(epochs=3), []
+    learner.begin(lesson(images([0, 1])))
+    learner.after_epoch = lambda call, epoch: called.append((call, epoch))
+    seen = []
+    for epoch in learner.passes():
+        assert len(called) == epoch
+        seen.append(epoch)
+    assert seen == [0, 1, 2]
+    assert list(learner.passes(2)) == [0, 1]
+    assert called == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    learner.begin(lesson(images([0, 1]), 1))
+    assert list(learner.passes(1)) == [0]
+    assert called[-1] == (0, 0)
+
+
+def test_steps_are_counted_batch_by_batch():
+    learner = opened(batch=8, epochs=3)
+    assert learner.steps(33) == 15
+    assert learner.steps(32, epochs=1) == 4
+    teach(learner, Strategy(), [lesson(images([0] * 33))])
+    assert learner.step == 15
+
+
+def test_a_step_is_gradient_descent():
+    weight = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    learner, data = opened(2, model=Linear(weight), lr=0.3, batch=6), images([0, 1, 1, 0, 1, 1])
+    teach(learner, Strategy(), [lesson(data)], classes=2)
+    x = data.source.x.flatten(1).double() / 255
+    _, grad = cross_entropy((x @ weight.double().T).numpy(), data.labels.tolist(), [{0, 1}] * 6)
+    expected = weight.double() - 0.3 * torch.from_numpy(grad).T @ x
+    torch.testing.assert_close(learner.model.head.weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_loss_kept_comes_back_after_its_step():
+    learner, data, seen = opened(batch=4), images([0, 1] * 10), []
+    learner.begin(lesson(data))
+
+    def batches():
+        for number, batch in enumerate(learner.batches(data)):
+            before = weights(learner)
+            kept = yield batch
+            assert not torch.equal(before, weights(learner))
+            seen.append((number, learner.step, kept))
+
+    def loss(learner, batch):
+        logits = learner(batch.x)
+        return learner.criterion(logits, batch.y), logits
+
+    learner.fit(batches(), loss)
+    assert [(number, step) for number, step, _ in seen] == [(n, n + 1) for n in range(5)]
+    assert all(kept.shape == (4, 4) and not kept.requires_grad for _, _, kept in seen)
+
+
+def test_one_batch_is_fetched_a_step_and_none_ahead():
+    learner, data, fetched = opened(batch=4), images([0, 1] * 10), []
+    learner.begin(lesson(data))
+
+    class Source:
+        def __init__(self):
+            self.batches = learner.batches(data)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            fetched.append(learner.step)
+            return next(self.batches)
+
+    learner.fit(Source(), Strategy().loss)
+    assert fetched == [0, 1, 2, 3, 4, 5]
+
+
+def test_adjust_comes_between_backward_and_step():
+    learner, data = opened(batch=4), images([0, 1] * 2)
+    learner.begin(lesson(data))
+    start = weights(learner)
+
+    def adjust(learner):
+        for p in learner.model.parameters():
+            assert p.grad is not None
+            assert p.grad.abs().sum() > 0
+            p.grad.fill_(1.0)
+
+    learner.fit(learner.batches(data), Strategy().loss, adjust)
+    torch.testing.assert_close(weights(learner), start - learner.lr)
+
+
+def test_an_optimizer_of_its_own_leaves_that_of_the_experience_alone():
+    learner, data = opened(batch=4, momentum=0.9), images([0, 1] * 2)
+    learner.begin(lesson(data))
+    own = learner.new_optimizer(1, lr=0.01)
+    learner.fit(learner.batches(data), Strategy().loss, optimizer=own)
+    assert own.done == 1
+    assert learner.optim.done == 0
+    assert not learner.optim.torch.state
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_first_step_without_a_finite_loss_is_named(bad):
+    learner, data = opened(batch=4), images([0, 1] * 20)
+    learner.begin(lesson(data))
+    learner.fit(learner.batches(data), Strategy().loss)
+    assert np.isfinite(learner.last_loss)
+
+    def loss(learner, batch):
+        value = Strategy().loss(learner, batch)
+        return value * bad if learner.step in (16, 18) else value
+
+    with pytest.raises(Diverged, match=r"^the loss was (nan|inf) at step 17$") as error:
+        learner.fit(learner.batches(data), loss)
+    assert error.value.step == 17
+
+
+def test_last_loss_is_the_mean_of_the_pass():
+    learner, data, losses = opened(batch=4), images([0, 1] * 10), []
+    learner.begin(lesson(data))
+
+    def loss(learner, batch):
+        value = Strategy().loss(learner, batch)
+        losses.append(value.item())
+        return value
+
+    learner.fit(learner.batches(data), loss)
+    assert learner.last_loss == pytest.approx(np.mean(losses))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_keep_optimizer_keeps_momentum_from_lesson_to_lesson(keep):
+    learner = opened(batch=4, momentum=0.9, keep_optimizer=keep)
+    lessons = [lesson(images([0, 1] * 10)), lesson(images([2, 3] * 10), 1)]
+    teach(learner, Strategy(), lessons[:1])
+    momenta = []
+    learner.begin(lessons[1])
+    for p in learner.model.parameters():
+        momenta.append(learner.optim.torch.state[p].get("momentum_buffer"))
+    assert all(m is not None and m.abs().sum() > 0 for m in momenta) if keep else momenta == [None] * len(momenta)
+
+
+def test_training_mode_is_on_in_steps_and_off_after():
+    learner, data, modes = opened(batch=4), images([0, 1] * 4), []
+    learner.begin(lesson(data))
+    assert not learner.model.training
+
+    def loss(learner, batch):
+        modes.append(learner.model.training)
+        return Strategy().loss(learner, batch)
+
+    learner.fit(learner.batches(data), loss)
+    assert modes == [True, True]
+    assert not learner.model.training
+
+
+def test_weights_are_those_of_the_seed_whatever_was_drawn_before():
+    first = weights(opened(seed=4))
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(weights(opened(seed=4)), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(weights(opened(seed=5)), first)
+
+
+@dataclass
+class Dropped:
+    """A network whose steps draw from torch's own generator."""
+
+    def build(self, shape, classes):
+        return nn.Sequential(OrderedDict(body=nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), head=nn.Linear(16, classes)))
+
+
+def test_dropout_is_that_of_seed_and_step():
+    data = images([0, 1] * 20)
+    found = []
+    for noise in (1, 2):
+        learner = opened(model=Dropped(), epochs=2)
+        learner.begin(lesson(data))
+        for _ in learner.passes():
+            torch.manual_seed(noise)
+            random.seed(noise)
+            learner.fit(learner.batches(data), Strategy().loss)
+        found.append(weights(learner))
+    assert torch.equal(*found)
+
+
+def linear_flops(batch, *sizes):
+    """Multiply-adds, twice, of a forward and a backward pass; the first layer has no gradient of its input."""
+    products = [a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    return 2 * batch * (3 * sum(products) - products[0])
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_operations_of_an_mlp(batch):
+    learner = opened(classes=4, batch=batch, epochs=3)
+    teach(learner, Strategy(), [lesson(images([0, 1] * 6))])
+    assert learner.flops.total == 3 * linear_flops(12, 16, 8, 4)
+
+
+@dataclass
+class Convolutions:
+    """4 x 4 images: two convolutions and a linear layer."""
+
+    def build(self, shape, classes):
+        layers = [nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.Flatten()]
+        return nn.Sequential(OrderedDict(body=nn.Sequential(*layers), head=nn.Linear(20, classes)))
+
+
+def test_operations_of_convolutions():
+    learner = opened(model=Convolutions(), batch=6)
+    teach(learner, Strategy(), [lesson(images([0, 1] * 6))])
+    first, second, head = 3 * 16 * 9, 5 * 4 * 3 * 9, 20 * 4
+    assert learner.flops.total == 2 * 12 * (2 * first + 3 * second + 3 * head)
+
+
+@pytest.mark.parametrize(("strategy", "times"), [(ER, 2), (DER, 2), (DERPP, 3)])
+def test_operations_of_replay(strategy, times):
+    learner = opened(batch=6)
+    teach(learner, strategy(memory_size=30), [lesson(images([0, 1] * 15)), lesson(images([2, 3] * 15), 1)])
+    naive = linear_flops(6, 16, 8, 4)
+    assert learner.flops.total == naive + 9 * times * naive
+
+
+def test_operations_of_what_is_frozen_are_not_counted():
+    learner = opened(batch=6)
+    for p in learner.model.body.parameters():
+        p.requires_grad_(False)
+    teach(learner, Strategy(), [lesson(images([0, 1] * 3))])
+    assert learner.flops.total == 2 * 6 * (16 * 8 + 2 * 8 * 4)
+
+
+def test_bfloat16_runs_and_gives_logits_in_full():
+    learner, data = opened(classes=2, precision="bfloat16", batch=8, epochs=20, lr=0.5), images([0, 1] * 16)
+    data.source.x[1::2] = 255 - data.source.x[::2]
+    seen = []
+    teach(learner, Strategy(), [lesson(data)], classes=2)
+    logits = learner(learner.encode(data.source.x))
+    seen.append(logits.dtype)
+    exact = learner.model(learner.encode(data.source.x))
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, exact)
+    torch.testing.assert_close(logits, exact, rtol=0.05, atol=0.05)
+    assert (logits.argmax(1) == data.labels).float().mean() > 0.9
+    assert all(p.dtype == torch.float32 for p in learner.model.parameters())
+
+
+def test_threads_are_those_asked_for():
+    try:
+        opened(threads=3)
+        assert torch.get_num_threads() == 3
+    finally:
+        opened(threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_what_is_recalled_is_augmented_and_as_much_as_asked_for():
+    memory, data = Reservoir(40), images([0, 1] * 20)
+    memory.add(*data.gather(torch.arange(40)), np.random.default_rng(0), note=torch.arange(40))
+    learner = opened(batch=8, transform=ImageTransform(crop=1))
+    batch = learner.recall(memory, np.random.default_rng(0))
+    assert len(batch.y) == 8
+    assert batch.kept["note"].tolist() == numbers(batch.raw)
+    assert torch.equal(batch.y, data.labels[numbers(batch.raw)])
+    assert not torch.equal(batch.x, learner.encode(batch.raw))
+    assert len(opened(batch=8, replay_batch=5).recall(memory, np.random.default_rng(0)).y) == 5
+    assert len(learner.recall(memory, np.random.default_rng(0), 3).y) == 3
+    assert learner.recall(Reservoir(5), np.random.default_rng(0)) is None
+
+
+def test_joined_batches():
+    a, b = (Batch(torch.full((2, 1), n), torch.full((2,), int(n)), torch.full((2, 1), n)) for n in (1.0, 2.0))
+    both = a.joined(b)
+    assert both.y.tolist() == [1, 1, 2, 2]
+    assert both.x.flatten().tolist() == both.raw.flatten().tolist() == [1, 1, 2, 2]
+    assert both.index is None
+    assert a.joined(None) is a
+
+
+def test_schedules_end_with_each_experience():
+    rates = []
+
+    class Watching(Strategy):
+        def adjust(self, learner):
+            rates.append(learner.optim.torch.param_groups[0]["lr"])
+
+    learner = opened(batch=5, epochs=4, lr=1.0, schedule="multistep", milestones=(2, 3), gamma=0.1)
+    teach(learner, Watching(), [lesson(images([0] * 10)), lesson(images([1] * 5), 1)])
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 1, 1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"keep_optimizer": True, "schedule": "cosine"},
+            "learner.schedule=cosine needs an optimiser made anew at each experience; learner.keep_optimizer=true keeps "
+            "one. Choose learner.schedule=constant, or do not keep it.",
+        ),
+        (
+            {"schedule": "multistep"},
+            "learner.schedule=multistep needs learner.milestones, in epochs: learner.milestones=[35,45].",
+        ),
+    ],
+)
+def test_options_that_contradict_one_another(options, line):
+    with pytest.raises(Mistake) as error:
+        Learner(**options).check()
+    assert str(error.value) == line
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(Mistake, match=r"^learner.device=abacus: Expected one of cpu, cuda"):
+        Learner(device="abacus").check()
