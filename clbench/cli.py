@@ -6,9 +6,9 @@ Exit status: 0 done; 1 a run failed; 2 a mistake in what was given; 3 another pr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from clbench.errors import Busy, Mistake, unknown
 
 FIRST = ["stream=digits", "strategy=naive,er,derpp,joint", "seed=range(6)"]
 """what `clbench run` does when it is told nothing"""
+
+STATUS = {"failed": 1, "busy": 3, "diverged": 4}
+"""exit status where a run ended so"""
 
 EXAMPLES = """\
 examples:
@@ -30,8 +33,10 @@ examples:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = _parser()
-    given = parser.parse_args(words)
+    words = sys.argv[1:] if words is None else list(words)
+    if words[:1] in (["run"], ["validate"]):
+        words.sort(key=lambda word: word.startswith("-"))
+    given = _parser().parse_args(words)
     try:
         return given.do(given) or 0
     except Mistake as mistake:
@@ -97,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--stream", help="of this stream only")
     board.add_argument("--metric", action="append", help="a column; repeat for more (clbench list metrics)")
     board.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+    board.add_argument(
+        "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
+    )
     board.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
 
     against = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
@@ -131,7 +139,7 @@ def _run(given: argparse.Namespace) -> int:
     plans, chosen = config.plans(words)
     from clbench import show, sweep
 
-    results = Path(chosen.results).expanduser()
+    results = _writable(Path(chosen.results).expanduser())
     work = sweep.tasks(plans, results, words)
     from clbench.mirror import Mirror
 
@@ -153,10 +161,25 @@ def _run(given: argparse.Namespace) -> int:
             sweep.shared(work, chosen.workers, chosen.checkpoint, given.again, tell)
         else:
             sweep.in_turn(work, chosen.checkpoint, given.again, tell)
+    display.table()
     behind = mirror.close(wait=60.0) if mirror else None
-    display.close(results, chosen.mlflow, behind)
+    display.places(results, mirror.uri if mirror else "", behind)
     states = {event["status"] for event in ends.values()}
-    return 1 if "failed" in states else 4 if "diverged" in states else 0
+    return next((status for state, status in STATUS.items() if state in states), 0)
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made where it is not there.
+
+    Raises:
+        Mistake: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise Mistake(f"results={folder} can't be written to: {error.strerror}.") from None
 
 
 def _validate(given: argparse.Namespace) -> int:
@@ -217,6 +240,13 @@ def _leaderboard(given: argparse.Namespace) -> int:
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
     boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
     print(results.render(boards, given.format), end="")
+    if given.figure:
+        from clbench.figures import curves
+
+        try:
+            curves(found).savefig(given.figure, dpi=150)
+        except (OSError, ValueError) as error:
+            raise Mistake(f"--figure {given.figure} can't be written: {error}.") from None
     return 0
 
 
@@ -234,11 +264,6 @@ def _sync(given: argparse.Namespace) -> int:
     report = mirror.sync([r.folder for r in results.find(given.folder)], given.uri, given.folder)
     print(report)
     return 1 if report.behind else 0
-
-
-def print_json(thing: dict[str, Any]) -> None:
-    """One JSON object on one line, out at once."""
-    print(json.dumps(thing), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """From the words of a command to the objects of a run; the object is its own config.
 
-`group=name` chooses from a catalogue, wherever a field has a catalogued type; `dotted.path=value` sets a field. The grammar
-is Hydra's, and values are typed by the fields. Layers, lowest first: class defaults < the catalogue entry's own values <
-recipe < presets, innermost strategy first < command line. Names resolve through catalogues only: a config can't run code.
+`group=name` chooses from a catalogue, wherever a field has a catalogued type; `dotted.path=value` sets a field. The
+grammar is Hydra's, and values are typed by the fields. Layers, lowest first: class defaults < the catalogue entry's
+own values < recipe < presets, innermost strategy first < command line. Names resolve through catalogues only: a config
+can't run code.
 """
 
 from __future__ import annotations
@@ -424,9 +425,8 @@ class _Resolver:
 
         thing = catalogue.resolve("metric", name)
         if not (isinstance(thing, type) and issubclass(thing, Probe)):
-            every = [n for n in PROBES]
             raise Mistake(
-                f"'{name}' is no probe, but a summary: it is computed from rows. Probes are: {', '.join(every)}."
+                f"'{name}' is no probe, but a summary: it is computed from rows. Probes are: {', '.join(PROBES)}."
             )
         return thing()
 

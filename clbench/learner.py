@@ -262,9 +262,10 @@ class Learner:
             restore()
             self._saved, first = None, saved_epoch + 1
         for epoch in range(first, self.epochs if epochs is None else epochs):
+            self.seed_globals("pass")
             yield epoch
             self.after_epoch(call, epoch)
-        self.seed_globals()
+        self.seed_globals("pass")
 
     def fit(
         self,
@@ -280,7 +281,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        self.seed_globals()
+        self.seed_globals("global")
         self.model.train()
         trains = (getattr(loss, "__qualname__", repr(loss)), sum(p.numel() for p in optimizer.parameters))
         flops, losses, stream, kept = self.flops, self._losses, _generator(batches), None
@@ -318,10 +319,12 @@ class Learner:
             raise Diverged(first + int(bad[0]), float(losses[bad[0]]))
         self.last_loss = float(losses.mean())
 
-    def seed_globals(self) -> None:
-        """Seed the generators that belong to nobody (torch's, numpy's, Python's): by seed and step count, as `rng`."""
-        seed = derive(self.seed, "global", self.step)
-        torch.manual_seed(seed)
+    def seed_globals(self, purpose: str) -> None:
+        """Seed the generators that belong to nobody (torch's, numpy's, Python's), as `rng` is seeded."""
+        seed = derive(self.seed, purpose, self.step)
+        torch.default_generator.manual_seed(seed)
+        if self.where.type == "cuda":
+            torch.cuda.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
 
@@ -335,7 +338,7 @@ class Learner:
         if self.optim is None or not self.keep_optimizer:
             self.optim = self.new_optimizer(self.steps(len(experience.train)))
         self._calls, self._saved = 0, None
-        self.seed_globals()
+        self.seed_globals("learn")
 
     def end(self) -> None:
         """After an experience: let go of its optimiser, unless that is kept."""

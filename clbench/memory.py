@@ -66,8 +66,10 @@ class Memory:
         self.filled = max(self.filled, int(slots.max()) + 1)
 
     def sample(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """min(count, filled) different samples, uniformly: (x as stored, y, what goes with them). Not for an empty one."""
-        assert self.x is not None and self.y is not None
+        """min(count, filled) different samples, uniformly: (x as stored, y, what goes with them). Not for an empty
+        one."""
+        assert self.x is not None
+        assert self.y is not None
         places = torch.from_numpy(rng.choice(self.filled, min(count, self.filled), replace=False)).to(self.x.device)
         return (
             self.x.index_select(0, places),

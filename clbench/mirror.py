@@ -29,7 +29,6 @@ from clbench.metric import Row
 from clbench.result import Result, open_result, read_rows
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -338,51 +337,10 @@ def _artefacts(client: MlflowClient, run_id: str, folder: Path, rows: Sequence[R
     for name in ("config.yaml", "meta.json", "rows.csv", "timings.csv"):
         if (folder / name).exists():
             client.log_artifact(run_id, str(folder / name))
+    from clbench.figures import accuracy_matrix
+
     if figure := accuracy_matrix(rows):
         client.log_figure(run_id, figure, "accuracy_matrix.png", save_kwargs={"dpi": 150})
-
-
-def accuracy_matrix(rows: Sequence[Row]) -> Figure | None:
-    """A figure of class-incremental accuracy: a line per step, a column per exam; None where there are no such rows.
-
-    A bar stands in each column where the exam is first taught: above it is transfer, below it what is remembered.
-    """
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    seen = [row for row in rows if row.metric == "class/accuracy"]
-    exams = list(dict.fromkeys(row.subject for row in seen))
-    steps = sorted({row.step for row in seen})
-    if not seen:
-        return None
-    since = {row.subject: row.value for row in rows if row.metric == "exam/since" and row.value is not None}
-    cells = np.full((len(steps), len(exams)), np.nan)
-    for row in seen:
-        cells[steps.index(row.step), exams.index(row.subject)] = np.nan if row.value is None else row.value
-    height, width = cells.shape
-
-    figure = Figure(figsize=(min(3 + 0.62 * width, 14), min(1.8 + 0.42 * height, 12)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor("0.85")
-    image = axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, label="accuracy")
-    for column, exam in enumerate(exams):
-        if exam in since:
-            axes.plot([column - 0.5, column + 0.5], [since[exam] + 0.5] * 2, color="white", linewidth=2)
-    if height <= 12 and width <= 12:
-        for (line, column), value in np.ndenumerate(cells):
-            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.2f}", "black" if value > 0.6 else "white")
-            axes.text(column, line, text, color=colour, ha="center", va="center", fontsize=9)
-    every = max(1, width // 25)
-    axes.set_xticks(range(0, width, every), exams[::every])
-    if max(map(len, exams)) > 4:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right")
-    every = max(1, height // 25)
-    axes.set_yticks(range(0, height, every), [str(step) for step in steps[::every]])
-    undefined = " (grey: undefined)" if np.isnan(cells).any() else ""
-    axes.set(xlabel="exam", ylabel="experiences learned", title=f"Class-incremental accuracy{undefined}")
-    return figure
 
 
 @contextmanager
@@ -466,8 +424,7 @@ def follow(results: Path, listing: Path, uri: str, parent_pid: int) -> None:
         while time.monotonic() < until and (over or not _told(listing, parent_pid)[1]):
             time.sleep(0.2)
     listing.unlink(missing_ok=True)
-    if os.getppid() != parent_pid:
-        behind.unlink(missing_ok=True)
+    behind.unlink(missing_ok=True)
 
 
 def _told(listing: Path, parent_pid: int) -> tuple[list[Path], bool]:
@@ -531,8 +488,6 @@ class Mirror:
                     reason = known or f"it needs more than {wait:g} s (it goes on in the background)"
                 elif self.child.returncode:
                     reason = f"its process stopped (see {self.results / 'mlflow.log'})"
-                if self.child.poll() is not None:
-                    behind.unlink(missing_ok=True)
             except OSError as error:
                 reason = str(error)
         if not reason:

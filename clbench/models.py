@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
@@ -196,6 +197,7 @@ class Timm:
         Raises:
             Mistake: timm has no such model or no weights for it, it cannot take these images, or there is no network.
         """
+        channels, height, width = _image(shape)
         import torch
 
         from clbench.vision import torchvision
@@ -203,27 +205,23 @@ class Timm:
         torchvision()
         import timm
 
-        channels, height, width = _image(shape)
         if not timm.is_model(self.name):
             near = get_close_matches(self.name.partition(".")[0], timm.list_models(), n=3)
             guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise Mistake(f"timm has no model named '{self.name}'.{guess} timm.list_models() names them all.")
-        options = {"pretrained": self.pretrained, "num_classes": 0, "in_chans": channels}
+        create = partial(timm.create_model, self.name, pretrained=self.pretrained, num_classes=0, in_chans=channels)
         try:
             try:
-                body = timm.create_model(self.name, img_size=(height, width), **options)
+                body = create(img_size=(height, width))
             except TypeError:
-                body = timm.create_model(self.name, **options)
+                body = create()
             with torch.no_grad():
                 features = body.eval()(torch.zeros(1, channels, height, width))
-        except OSError as error:
+        except Exception as error:
             why = " ".join(str(error).split())
-            raise Mistake(
-                f"The weights of '{self.name}' could not be loaded: {why} model.pretrained=false starts from random ones."
-            ) from error
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-            why = " ".join(str(error).split())
+            if isinstance(error, OSError):
+                why = f"its weights could not be loaded. {why} model.pretrained=false starts from random ones."
             raise Mistake(f"timm cannot make '{self.name}' for images of {_by(shape)}: {why}") from error
         if features.ndim != 2:
-            raise Mistake(f"'{self.name}' gives {_by(features.shape)} numbers for an image; a vector is needed.")
+            raise Mistake(f"'{self.name}' gives {_by(features.shape[1:])} numbers for an image; a vector is needed.")
         return _with_head(body.train(), features.shape[1], classes)

@@ -62,7 +62,7 @@ class Run:
         """
         stream, strategy, learner = self.stream, self.strategy, self.learner
         self._open()
-        learner.seed_globals()
+        learner.seed_globals("start")
         strategy.start(learner, stream.syllabus())
         first = self._resume()
         if first is None:
@@ -198,7 +198,7 @@ class Run:
 
 
 def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) -> str:
-    """Do a run, unless its folder says that it is done, and say how it ended: done, diverged or skipped.
+    """Do a run and say how it ended: done, diverged, or skipped, where its folder says that it was done before.
 
     What fails leaves the status `failed` with the error's line, and raises it.
     """
@@ -207,7 +207,7 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
         recorder.clear()
     before = recorder.state()
     if before.get("state") in ("done", "diverged"):
-        return "skipped"
+        return "skipped" if before["state"] == "done" else "diverged"
     if not before:
         recorder.describe(config, meta)
     recorder.status("running")

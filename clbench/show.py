@@ -88,7 +88,7 @@ class Display:
         """How a run ended, in words."""
         if event["status"] == "skipped":
             return "done before"
-        if event["status"] in ("diverged", "failed"):
+        if event["status"] in ("diverged", "failed", "busy"):
             return f"{event['status']}: {event['error']}".splitlines()[0]
         from clbench.results import open_result
 
@@ -96,21 +96,22 @@ class Display:
         shown = f"{100 * accuracy.number:.1f} %" if accuracy.number is not None else f"undefined ({accuracy.note})"
         return f"final accuracy {shown}, {clock(event['seconds'])}"
 
-    def close(self, results: Path, mlflow: str, behind: str | None) -> None:
-        """The leaderboard of what was run, and where everything lies."""
-        from clbench import results as reader
-        from clbench.mirror import default_uri, shown
+    def table(self) -> None:
+        """The leaderboard of what was run."""
+        from clbench import results
 
-        folders = [
-            Path(event["folder"]) for event in self.ended.values() if (Path(event["folder"]) / "meta.json").exists()
-        ]
-        if folders:
-            boards = reader.leaderboard([reader.open_result(folder) for folder in folders])
-            print(f"\n{reader.render(boards, 'terminal')}", end="")
+        folders = [Path(event["folder"]) for event in self.ended.values()]
+        found = [results.open_result(folder) for folder in folders if (folder / "meta.json").exists()]
+        if found:
+            print(f"\n{results.render(results.leaderboard(found))}", end="")
+
+    def places(self, results: Path, uri: str, behind: str | None) -> None:
+        """Where everything lies; `uri` is MLflow's, empty where it is off, and `behind` says why it is incomplete."""
+        from clbench.mirror import shown
+
         spent = clock(time.monotonic() - self.began)
         print(f"{len(self.ended)} run{'s' if len(self.ended) != 1 else ''} in {spent}. Results: {results}")
-        if mlflow != "off":
-            uri = default_uri(results) if mlflow == "local" else mlflow
+        if uri:
             print(behind or f"MLflow: mlflow ui --backend-store-uri {shown(uri)}")
 
 
@@ -124,7 +125,7 @@ class Live(Display):
 
         self.going: dict[int, Event] = {}
         self.console = Console()
-        self.screen = Screen(console=self.console, get_renderable=self.table, refresh_per_second=4, transient=True)
+        self.screen = Screen(console=self.console, get_renderable=self.grid, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Live:
         self.screen.start()
@@ -144,7 +145,7 @@ class Live(Display):
         if event["event"] != "progress":
             super().tell(event)
 
-    def table(self) -> Any:
+    def grid(self) -> Any:
         from rich import box
         from rich.table import Table
 
@@ -186,7 +187,10 @@ class Lines(Display):
     def _print(self, thing: dict[str, Any]) -> None:
         print(json.dumps(thing), flush=True)
 
-    def close(self, results: Path, mlflow: str, behind: str | None) -> None:
+    def table(self) -> None:
+        pass
+
+    def places(self, results: Path, uri: str, behind: str | None) -> None:
         if behind:
             print(behind, file=sys.stderr)
 
@@ -241,7 +245,8 @@ def _first(text: str | None) -> str:
 
 
 def entry(name: str) -> None:
-    """Print all about an entry: its paper, options with documentation and defaults, recipes, presets and their sources."""
+    """Print all about an entry: its paper, options with documentation and defaults, recipes, presets and their
+    sources."""
     kinds = [kind for kind in catalogue.KINDS if name in catalogue.names(kind)]
     if not kinds:
         raise unknown("entry", name, {n for kind in catalogue.KINDS for n in catalogue.names(kind)})

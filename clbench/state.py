@@ -101,8 +101,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         inside = {k: _pack(v, f"{path}.{k}", tensors) for k, v in vars(value).items()}
         return {"object": f"{type(value).__module__}:{type(value).__qualname__}", "vars": inside}
     raise Unpackable(
-        f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint can't hold. Keep tensors, "
-        "arrays, plain values, containers, dataclasses or modules made in `start`; or say `resumable = False`."
+        f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint can't hold. "
+        "Keep tensors, arrays, plain values, containers, dataclasses or modules made in `start`; or say `resumable = False`."
     )
 
 

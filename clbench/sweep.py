@@ -5,7 +5,7 @@ What happens is told as events, dictionaries that are the same whether a run is 
     {"event": "start",    "run": i, "folder": …}
     {"event": "progress", "run": i, "experience", "experiences", "step", "loss", "accuracy", "left": seconds}
     {"event": "say",      "run": i, "line": …}
-    {"event": "end",      "run": i, "status": done|skipped|diverged|failed, "folder", "error", "seconds"}
+    {"event": "end",      "run": i, "status": done|skipped|diverged|failed|busy, "folder", "error", "seconds"}
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ def check(plan: Plan) -> int:
     Raises:
         Mistake: it could not; why.
     """
-    import torch
-
     missing = sorted(plan.strategy.needs - plan.stream.offers)
     if missing:
         raise Mistake(
@@ -63,8 +61,7 @@ def check(plan: Plan) -> int:
     stream = copy(plan.stream)
     stream.open(plan.seed)
     syllabus = stream.syllabus()
-    with torch.device("meta"):
-        plan.model.build(syllabus.shape, syllabus.classes)
+    plan.model.build(syllabus.shape, syllabus.classes)
     return sum(plan.learner.steps(size) for size in syllabus.sizes)
 
 
@@ -154,7 +151,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
                 status = execute(run, plan.text(), task.meta, again)
             error = recorder.state().get("error", "")
     except Busy as busy:
-        error = str(busy)
+        status, error = "busy", str(busy)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
         _log(task.folder)

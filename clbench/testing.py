@@ -278,19 +278,24 @@ def _sees_no_more_than_its_lessons(bench: _Bench) -> None:
     )
 
     def observed(**change: Any) -> tuple[_Outcome, list[dict[str, bytes]]]:
-        gc.collect()
+        gc.collect()  # so that no other stream is left to be found
         states = _States()
         return bench.run(stream=_altered(bench.stream(), **change), probes=[states]), states.states
 
-    outcome, states = observed()
-    for known in range(len(states) - 1):
-        other = observed(known=known)[1]
-        for step in range(known + 2):
-            found = _differing(states[step], other[step])
-            when = f"after lesson {step - 1}" if step else "after `start`"
-            what = "the exams" if known == len(states) - 2 else "the exams or of later lessons"
-            _hold(not found, f"{bench.name}: {_some(found)} {when} depends on the content of {what}. {reach}")
-    others = observed(labels_only=True)[0]
+    gc.collect()
+    gc.freeze()
+    try:
+        outcome, states = observed()
+        for known in range(len(states) - 1):
+            other = observed(known=known)[1]
+            for step in range(known + 2):
+                found = _differing(states[step], other[step])
+                when = f"after lesson {step - 1}" if step else "after `start`"
+                what = "the exams" if known == len(states) - 2 else "the exams or of later lessons"
+                _hold(not found, f"{bench.name}: {_some(found)} {when} depends on the content of {what}. {reach}")
+        others = observed(labels_only=True)[0]
+    finally:
+        gc.unfreeze()
     found = [name for name in _differing(outcome.predictions, others.predictions) if name != "truth.npz"]
     _hold(not found, f"{bench.name} answers by the labels of the exams: with others {_some(found)} differ. {reach}")
 

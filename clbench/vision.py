@@ -1,7 +1,7 @@
 """torchvision, also where its compiled operators do not fit the torch that is installed.
 
-A torchvision that was built for another torch (the CUDA build beside a CPU-only torch, say) fails at its import, when it
-registers kernels for operators that its own library should have declared. clbench uses its data sets, and timm its
+A torchvision that was built for another torch (the CUDA build beside a CPU-only torch, say) fails at its import, when
+it registers kernels for operators that its own library should have declared. clbench uses its data sets, and timm its
 transforms; neither needs those operators, so they are declared, without kernels, and the import goes through.
 """
 

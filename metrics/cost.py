@@ -16,14 +16,13 @@ from clbench.flops import counted
 from clbench.metric import Look, Probe, Row
 from clbench.state import kept_bytes
 
-
 STATUS = Path("/proc/self/status")
 
 
 @dataclass
 class Cost(Probe):
-    """What a second run repeats: floating-point operations of training so far (matrix products and convolutions, forward
-    and backward, replay included), of predicting one sample, parameters, and bytes kept of the past.
+    """What a second run repeats: floating-point operations of training so far (matrix products and convolutions,
+    forward and backward, replay included), of predicting one sample, parameters, and bytes kept of the past.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:

@@ -40,9 +40,9 @@ def _pieces(count: int, room: int, size: int) -> Iterator[int]:
 
 @dataclass
 class Exams(Probe):
-    """Class-incremental answers: the best of the labels taught so far (an exam wholly untaught is answered among its own
-    labels). Task-incremental answers: the best of the exam's own labels (van de Ven and Tolias 2019; a masked read-out
-    of one network, not heads trained apart). All exams are predicted in one pass.
+    """Class-incremental answers: the best of the labels taught so far (an exam wholly untaught is answered among its
+    own labels). Task-incremental answers: the best of the exam's own labels (van de Ven and Tolias 2019; a masked
+    read-out of one network, not heads trained apart). All exams are predicted in one pass.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:

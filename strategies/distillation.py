@@ -1,8 +1,8 @@
 """Dark experience replay: memory keeps the logits that the network gave, and the network is held to them.
 
 Buzzega, Boschini, Porrello, Abati and Calderara 2020 ("Dark Experience for General Continual Learning: a Strong, Simple
-Baseline"). The paper writes the squared distance of logits as a sum over labels; the published weights belong to the mean
-over the batch and all labels, which is what is used here.
+Baseline"). The paper writes the squared distance of logits as a sum over labels; the published weights belong to the
+mean over the batch and all labels, which is what is used here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from clbench.types import Count, NonNegative
 
 @dataclass
 class DER(Strategy):
-    """CE(f(x), y) + alpha * MSE(f(x'), z'): x' is drawn from memory, z' are the logits that were seen with it (eq. 5)."""
+    """CE(f(x), y) + alpha * MSE(f(x'), z'): x' is drawn from memory, z' are the logits that were seen with it (eq.
+    5)."""
 
     memory_size: Count = 500
     """samples kept, each with its logits"""

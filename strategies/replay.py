@@ -1,8 +1,8 @@
 """Replay: a few samples of the past are kept and trained on again.
 
 ER is Chaudhry et al. 2019 ("On tiny episodic memories in continual learning") with reservoir sampling, in the form that
-Buzzega et al. 2020 (DER) compare with: stream and memory in one batch and one mean, the batch offered to memory after its
-step. GDumb is Prabhu, Torr and Dokania 2020.
+Buzzega et al. 2020 (DER) compare with: stream and memory in one batch and one mean, the batch offered to memory after
+its step. GDumb is Prabhu, Torr and Dokania 2020.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class ER(Strategy):
 
 @dataclass
 class GDumb(Strategy):
-    """Memory is all that is learned from: filled greedily and in balance as the stream goes by, and at its end the network
-    is trained on it, from the initial weights.
+    """Memory is all that is learned from: filled greedily and in balance as the stream goes by, and at its end the
+    network is trained on it, from the initial weights.
 
-    One cycle of warm restarts after another, each twice as long (Loshchilov and Hutter 2017), after an epoch at a tenth of
-    the rate; CutMix (Yun et al. 2019) on half of the batches.
+    One cycle of warm restarts after another, each twice as long (Loshchilov and Hutter 2017), after an epoch at a
+    tenth of the rate; CutMix (Yun et al. 2019) on half of the batches.
     """
 
     memory_size: Count = 500
@@ -106,7 +106,8 @@ class GDumb(Strategy):
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
         memory, rng = self.memory, learner.rng("cutmix")
-        assert memory.x is not None and memory.y is not None
+        assert memory.x is not None
+        assert memory.y is not None
         kept = Source(memory.x[: len(memory)], memory.y[: len(memory)])
         for batch in learner.batches(Data(kept, torch.arange(len(memory))), self.batch):
             yield self.mixed(batch, rng) if rng.random() < self.cutmix else batch

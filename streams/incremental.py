@@ -213,8 +213,8 @@ class DomainIncremental(Images):
     domain: str = "domain"
     """the field that tells domains apart"""
     order: Literal["natural", "seed"] | int | list[str] = "natural"
-    """of the domains: `natural`; a list of names; a number, the seed of a shuffle that every run shares; `seed`: shuffled
-    by each run's own seed"""
+    """of the domains: `natural`; a list of names; a number, the seed of a shuffle that every run shares; `seed`:
+    shuffled by each run's own seed"""
 
     def open(self, seed: int) -> None:
         dataset = self._open_dataset()
@@ -250,7 +250,8 @@ class DomainIncremental(Images):
 
 @dataclass
 class Permuted(Images):
-    """Every experience teaches the whole data set, its pixels in another order (Goodfellow et al. 2014; permuted MNIST).
+    """Every experience teaches the whole data set, its pixels in another order (Goodfellow et al. 2014; permuted
+    MNIST).
 
     As in the DER protocol (Buzzega et al. 2020) the first experience is permuted too. Permutations are drawn from the
     run's seed.

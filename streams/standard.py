@@ -44,9 +44,7 @@ _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch":
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
-    "digits": {
-        "house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 10, "learner.lr": 0.1}, _HOUSE)
-    },
+    "digits": {"house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 10, "learner.lr": 0.1}, _HOUSE)},
     "mnist": {
         "house": Recipe(_GREY, _HOUSE),
         "der2020": Recipe(

@@ -1,7 +1,7 @@
 """A class-incremental stream made in memory, for tests: it needs no data and a run takes a fraction of a second.
 
-Each class is a fixed random pattern of bright and dark pixels; a sample is its pattern under noise. Patterns and samples
-are the same for every seed.
+Each class is a fixed random pattern of bright and dark pixels; a sample is its pattern under noise. Patterns and
+samples are the same for every seed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clbench.datasets import Dataset
-from clbench.types import Count, NonNegative
 from clbench.streams.incremental import ClassIncremental
+from clbench.types import Count, NonNegative
 
 
 @dataclass

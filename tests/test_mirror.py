@@ -15,7 +15,8 @@ import pytest
 
 from clbench.errors import Mistake
 from clbench.metric import Row
-from clbench.mirror import Mirror, Report, _key, _looks, accuracy_matrix, default_uri, flaw, shown, sync
+from clbench.figures import accuracy_matrix
+from clbench.mirror import Mirror, Report, _key, _looks, default_uri, flaw, shown, sync
 
 STARTED = 1_760_000_000_000
 

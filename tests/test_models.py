@@ -233,8 +233,14 @@ def test_timm_with_images_that_are_too_small(timm):
         Timm("vit_tiny_patch16_224").build((3, 8, 8), 10)
 
 
+def test_timm_models_without_a_vector_of_features(timm, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Conv2d(3, 4, 3))
+    with pytest.raises(Mistake, match="'resnet18' gives 4 x 30 x 30 numbers for an image"):
+        Timm("resnet18").build((3, 32, 32), 10)
+
+
 @pytest.mark.usefixtures("no_network")
 def test_timm_without_a_network():
-    with pytest.raises(Mistake, match="weights of 'resnet18' could not be loaded") as caught:
+    with pytest.raises(Mistake, match=r"make 'resnet18' .* weights could not be loaded") as caught:
         Timm("resnet18", pretrained=True).build((3, 32, 32), 10)
     assert "\n" not in str(caught.value)
