@@ -162,7 +162,7 @@ def _run(given: argparse.Namespace) -> int:
         else:
             sweep.in_turn(work, chosen.checkpoint, given.again, tell)
     display.table()
-    behind = mirror.close(wait=60.0) if mirror else None
+    behind = mirror.close(wait=30.0) if mirror else None
     display.places(results, mirror.uri if mirror else "", behind)
     states = {event["status"] for event in ends.values()}
     return next((status for state, status in STATUS.items() if state in states), 0)

@@ -65,8 +65,6 @@ class Options:
     """folder of all results"""
     workers: int = 1
     """local processes that share the runs"""
-    again: bool = False
-    """run finished runs again, from nothing"""
     mlflow: str = "local"
     """where MLflow's mirror goes: local (an SQLite file among the results), off, or a tracking URI"""
     checkpoint: float = 15.0

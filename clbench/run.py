@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
     if before.get("state") in ("done", "diverged"):
         return "skipped" if before["state"] == "done" else "diverged"
     if not before:
-        recorder.describe(config, meta)
+        recorder.describe(config, {**meta, "started": datetime.now(UTC).isoformat(timespec="milliseconds")})
     recorder.status("running")
     try:
         run()

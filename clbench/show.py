@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from clbench import catalogue
 from clbench.errors import Mistake, unknown
 
 if TYPE_CHECKING:
+    from clbench.config import Preset
     from clbench.sweep import Event, Task
 
 LISTED = {"streams": "stream", "strategies": "strategy", "metrics": "metric", "models": "model"}
@@ -292,14 +293,33 @@ def _entry(kind: str, name: str) -> None:
     for recipe, content in getattr(home, "RECIPES", {}).get(name, {}).items():
         values = " ".join(f"{path}={to_text(value)}" for path, value in content.values.items())
         console.print(Text.assemble("recipe ", (recipe, "bold"), f": {values}\n  source: {content.source}"))
-    for preset in getattr(home, "PRESETS", ()):
-        if preset.strategy != name:
-            continue
-        values = " ".join(f"{path}={to_text(value)}" for path, value in preset.values.items())
-        when = "".join(f" {path}={to_text(value)}" for path, value in preset.when.items())
-        when += f" model={preset.model}" if preset.model else ""
-        head = f"stream={preset.stream} recipe={preset.recipe}{when}"
-        console.print(Text.assemble("preset for ", (head, "bold"), f": {values}\n  source: {preset.source}"))
+    _presets(console, [preset for preset in getattr(home, "PRESETS", ()) if preset.strategy == name])
+
+
+def _presets(console: Any, presets: Sequence[Preset]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from clbench.config import to_text
+    from clbench.tables import mark
+
+    def text(values: Mapping[str, Any]) -> str:
+        return " ".join(f"{path.removeprefix('strategy.')}={to_text(value)}" for path, value in values.items())
+
+    if not presets:
+        return
+    sources: dict[str, int] = {}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("stream", "recipe", "where", "preset"):
+        table.add_column(head, overflow="fold")
+    for preset in presets:
+        where = text(dict(preset.when) | ({"model": preset.model} if preset.model else {}))
+        values = text(preset.values) + mark(sources, preset.source)
+        table.add_row(preset.stream, preset.recipe, Text(where), Text(values))
+    console.print(table)
+    for source in sources:
+        console.print(Text(f"{mark(sources, source)} {source}"))
 
 
 def _paragraphs(text: str | None) -> str:

@@ -10,6 +10,7 @@ What happens is told as events, dictionaries that are the same whether a run is 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import multiprocessing
@@ -21,7 +22,6 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -109,7 +109,6 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
         "host": platform.node(),
         "system": platform.platform(),
         "commit": commit(),
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
 
@@ -158,6 +157,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
     seconds = time.monotonic() - started
     end = {"event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error}
     tell({**end, "seconds": seconds})
+    gc.collect()
     return status
 
 

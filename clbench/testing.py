@@ -934,14 +934,13 @@ class _Watch(Probe):
         _hold(
             whole.shape == shape, f"{name}.predict gives {tuple(whole.shape)}; logits are samples x classes, {shape}."
         )
-        parts, backwards = answered(x.split(7)), answered([x.flip(0)]).flip(0)
         found = _differing(before, _bits(learner, look.strategy))
         _hold(not found, f"{name}.predict changes {_some(found)}; it may change nothing, a cache on `self` included.")
         _hold(chance == _chance(), f"{name}.predict draws from the global generators; an answer may not be random.")
         _hold(
             not any(m.training for m in learner.model.modules()), f"{name}.predict leaves the model in training mode."
         )
-        for other in (parts, backwards):
+        for other in (answered(x.split(7)), answered([x.flip(0)]).flip(0)):
             _hold(
                 torch.allclose(whole, other, rtol=1e-4, atol=1e-5, equal_nan=True),
                 f"{name}.predict depends on how the exam is batched. Likely it normalises or decides over the batch.",

@@ -54,7 +54,7 @@ class DER(Strategy):
 
 @dataclass
 class DERPP(DER):
-    """DER++: DER + beta * CE(f(x''), y'') on a second, independent draw (eq. 6)."""
+    """DER++: DER + beta * CE(f(x''), y'') on a second, independent draw."""
 
     beta: NonNegative = 0.5
     """weight of the cross-entropy on the second draw"""

@@ -20,7 +20,7 @@ from clbench.errors import Mistake, unknown
 from clbench.learner import derive
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.transform import ImageTransform
-from clbench.types import Count, Share
+from clbench.types import Count, Natural, Share
 
 
 @dataclass
@@ -57,6 +57,12 @@ class Images(Stream):
                 what = "training" if not len(lesson) else "test"
                 raise Mistake(f"Experience {number} of the stream over {self.data} has no {what} sample.")
         self._held = [self._hold_out(lesson, seed, i) for i, lesson in enumerate(self._lessons)]
+        for number, held in enumerate(self._held):
+            if held.all() or (self.validation and not held.any()):
+                much = "holds out all" if held.all() else "holds out none"
+                raise Mistake(
+                    f"stream.validation={self.validation} {much} of the {len(held)} samples of experience {number}."
+                )
 
     def _open_dataset(self) -> Dataset:
         if not self.data:
@@ -71,8 +77,8 @@ class Images(Stream):
             raise unknown(f"field of {dataset.name}", name, [f for f in dataset.splits[split] if f != "x"])
         return dataset.splits[split][name]
 
-    def _class_names(self, dataset: Dataset) -> list[str]:
-        return dataset.classes if self.label == "y" else dataset.fields[self.label]
+    def _values(self, dataset: Dataset, field: str) -> list[str]:
+        return dataset.classes if field == "y" else dataset.fields[field]
 
     def _source(self, split: str, views: torch.Tensor | None) -> Source:
         x, y = self._dataset.splits[split]["x"], np.ascontiguousarray(self._labels(split))
@@ -129,7 +135,7 @@ class Images(Stream):
         sets = [self._classes(i) for i in range(len(self))]
         return Syllabus(
             lessons=len(self),
-            classes=len(self._class_names(self._dataset)),
+            classes=len(self._values(self._dataset, self.label)),
             shape=(channels, height, width),
             sizes=tuple(int((~held).sum()) for held in self._held),
             shared=sum(map(len, sets)) > len(frozenset().union(*sets)),
@@ -164,14 +170,14 @@ class ClassIncremental(Images):
 
     experiences: Count = 5
     """into how many experiences the classes are divided, equally"""
-    order: Literal["natural", "seed"] | int | list[int] = "natural"
+    order: Literal["natural", "seed"] | Natural | list[int] = "natural"
     """of the classes: `natural`; a list of all labels; a number, the seed of a shuffle that every run shares; `seed`:
     shuffled by each run's own seed"""
 
     def open(self, seed: int) -> None:
         dataset = self._open_dataset()
         self._field(dataset, "train", self.label)
-        classes = len(self._class_names(dataset))
+        classes = len(self._values(dataset, self.label))
         if classes % self.experiences:
             fits = [n for n in range(1, classes + 1) if classes % n == 0]
             raise Mistake(
@@ -212,7 +218,7 @@ class DomainIncremental(Images):
 
     domain: str = "domain"
     """the field that tells domains apart"""
-    order: Literal["natural", "seed"] | int | list[str] = "natural"
+    order: Literal["natural", "seed"] | Natural | list[str] = "natural"
     """of the domains: `natural`; a list of names; a number, the seed of a shuffle that every run shares; `seed`:
     shuffled by each run's own seed"""
 
@@ -220,7 +226,7 @@ class DomainIncremental(Images):
         dataset = self._open_dataset()
         self._field(dataset, "train", self.domain)
         self._field(dataset, "train", self.label)
-        names = dataset.fields[self.domain]
+        names = self._values(dataset, self.domain)
         match self.order:
             case "natural":
                 chosen = list(range(len(names)))
@@ -232,6 +238,8 @@ class DomainIncremental(Images):
                 for name in self.order:
                     if name not in names:
                         raise unknown(f"{self.domain} in {self.data}", name, names)
+                if not self.order or len(set(self.order)) < len(self.order):
+                    raise Mistake(f"stream.order must list one or more of {', '.join(names)}, each at most once.")
                 chosen = [names.index(name) for name in self.order]
         self._domains, self._names = chosen, [names[d] for d in chosen]
         super().open(seed)
@@ -270,11 +278,14 @@ class Permuted(Images):
     def _members(self, dataset: Dataset, split: str, seed: int) -> list[np.ndarray]:
         return [np.ones(len(dataset.splits[split]["y"]), bool)] * self.tasks
 
+    def _hold_out(self, lesson: np.ndarray, seed: int, index: int) -> np.ndarray:
+        return super()._hold_out(lesson, seed, 0)
+
     def _view(self, index: int) -> int:
         return index
 
     def _classes(self, index: int) -> frozenset[int]:
-        return frozenset(range(len(self._class_names(self._dataset))))
+        return frozenset(range(len(self._values(self._dataset, self.label))))
 
     def protocol(self) -> dict[str, Any]:
         return {"scenario": self.SCENARIO, "experiences": self.tasks, **super().protocol()}

@@ -34,7 +34,7 @@ ROTATED_MNIST = Rotated(data="mnist", normalise="unit")
 """MNIST, turned by 20 angles"""
 
 _HOUSE = "clbench's own, for two cores"
-_DER = "Buzzega et al. 2020 (DER), section 4; Mammoth"
+_DER = "Buzzega et al. 2020 (DER); Mammoth"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}

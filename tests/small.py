@@ -60,7 +60,12 @@ def syllabus(classes: int = 4, side: int = 4, sizes: Sequence[int] = (), shared:
 
 
 def opened(
-    classes: int = 4, side: int = 4, model: Any = None, transform: Transform | None = None, seed: int = 0, **options: Any
+    classes: int = 4,
+    side: int = 4,
+    model: Any = None,
+    transform: Transform | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> Learner:
     """A learner with a model for grey images, on the CPU with one thread."""
     learner = Learner(**{"device": "cpu", "threads": 1, **options})

@@ -117,12 +117,12 @@ def folders(results: str = "results") -> list[Path]:
 
 
 def content(results: str) -> dict[str, bytes]:
-    """What a rerun must write to the byte: rows, configuration, answers, and the tensors of checkpoints."""
+    """What a rerun must write to the byte: rows, configuration, answers, and the state at the end."""
     files = [path for name in ("rows.csv", "config.yaml", "*.npz") for path in Path(results).rglob(name)]
     found = {path.relative_to(results).as_posix(): path.read_bytes() for path in files}
-    for path in Path(results).rglob("*.safetensors"):
-        tensors = {name: tensor.tobytes() for name, tensor in load_file(path).items()}
-        found |= {f"{path.relative_to(results)}: {name}": value for name, value in tensors.items()}
+    for folder in Path(results).rglob("checkpoint"):
+        last = load_file(max(folder.glob("*.safetensors")))
+        found |= {f"{folder.relative_to(results)}: {name}": tensor.tobytes() for name, tensor in last.items()}
     return found
 
 
@@ -173,7 +173,7 @@ def test_list_without_a_kind_lists_all(clbench):
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("permuted_mnist", ["(stream)", "tasks", "recipe der2020: model=mlp", "source: Buzzega et al. 2020"]),
+        ("permuted_mnist", ["(stream)", "tasks", "recipe der2020: ", "model=mlp", "source: Buzzega et al. 2020"]),
         ("derpp", ["(strategy)", "memory_size", "weight of the distance", "preset for stream=cifar10 recipe=der2020"]),
         ("mlp", ["(model)", "hidden"]),
         ("class/forgetting", ["(metric)", "formula", "max over l(j) <= t < T", "Chaudhry et al."]),
@@ -422,13 +422,13 @@ def test_compare_pairs_the_seeds_and_does_not_claim_too_much(clbench, two):
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
-def test_mlflow_follows_a_run_and_sync_finds_nothing_new(clbench):
-    done = clbench(f"{TOY.replace(' mlflow=off', '')} strategy=naive")
-    assert (done.status, done.err) == (0, "")
-    assert "MLflow: mlflow ui --backend-store-uri sqlite:///" in done.out
+def test_sync_fills_mlflow_and_changes_no_result(clbench, two):
+    board = clbench("leaderboard --format csv")
     done = clbench("sync")
-    assert done.status == 0
-    assert done.out.endswith("1 runs as in the results, 0 points new.\n")
+    assert (done.status, done.err) == (0, "")
+    assert re.search(r"mlflow\.db: 4 runs as in the results, [1-9]\d+ points new\.$", done.out)
+    assert clbench("sync").out.endswith("4 runs as in the results, 0 points new.\n")
+    assert clbench("leaderboard --format csv") == board
 
 
 # Data of the user's own.

@@ -5,7 +5,7 @@ import inspect
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,7 +128,7 @@ class PeeksByGarbage(Forgetful):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
-        streams = [o for o in gc.get_objects() if isinstance(o, Stream)]
+        streams = [o for o in gc.get_objects() if issubclass(type(o), Stream) and len(vars(o)) > len(fields(o))]
         self.label = int(streams[-1].exams()[0].data.labels[0])
 
 
@@ -323,6 +323,9 @@ class KeepsLocally(Strategy):
 @dataclass
 class Unmade(Strategy):
     """A module that `start` did not make."""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        self.teacher: nn.Module | None = None
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)

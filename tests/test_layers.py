@@ -19,10 +19,14 @@ HEAVY = {
 }  # fmt: skip
 """what a command that trains nothing has no use for"""
 KEPT = {
-    "mlflow": {"clbench/mirror.py"},
-    "timm": {"clbench/models.py", "clbench/adapters.py"},
-    "ray": {"clbench/sweep.py"},
     "avalanche": {"clbench/avalanche.py"},
+    "hydra": {"clbench/config.py"},
+    "matplotlib": {"clbench/figures.py"},
+    "mlflow": {"clbench/mirror.py"},
+    "pandas": {"clbench/result.py"},
+    "ray": {"clbench/sweep.py"},
+    "timm": {"clbench/models.py", "clbench/adapters.py"},
+    "torchvision": {"clbench/vision.py"},
 }
 """packages that only these files may import, wherever in the file"""
 SPEAKERS = {"clbench/cli.py", "clbench/show.py"}
@@ -127,7 +131,7 @@ def test_what_answers_at_once_imports_nothing_heavy():
     """Everything that listing, showing and checking names needs, by the source."""
     quick = closure(
         "clbench.cli", "clbench.show", "clbench.catalogue", "clbench.config", "clbench.models", "clbench.datasets",
-        "clbench.prepare", "clbench.results", "clbench.mirror", "clbench.statistics",
+        "clbench.prepare", "clbench.results", "clbench.figures", "clbench.mirror", "clbench.statistics",
         *(f"clbench.{wing}" for wing in WINGS),
     )  # fmt: skip
     assert {"clbench.errors", "clbench.metric", "clbench.tables", "clbench.metrics.summary"} <= set(quick)

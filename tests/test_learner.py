@@ -1,6 +1,7 @@
 import random
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -250,10 +251,8 @@ def test_keep_optimizer_keeps_momentum_from_lesson_to_lesson(keep):
     learner = opened(batch=4, momentum=0.9, keep_optimizer=keep)
     lessons = [lesson(images([0, 1] * 10)), lesson(images([2, 3] * 10), 1)]
     teach(learner, Strategy(), lessons[:1])
-    momenta = []
     learner.begin(lessons[1])
-    for p in learner.model.parameters():
-        momenta.append(learner.optim.torch.state[p].get("momentum_buffer"))
+    momenta = [learner.optim.torch.state[p].get("momentum_buffer") for p in learner.model.parameters()]
     assert all(m is not None and m.abs().sum() > 0 for m in momenta) if keep else momenta == [None] * len(momenta)
 
 
@@ -285,7 +284,8 @@ class Dropped:
     """A network whose steps draw from torch's own generator."""
 
     def build(self, shape, classes):
-        return nn.Sequential(OrderedDict(body=nn.Sequential(nn.Flatten(), nn.Dropout(0.5)), head=nn.Linear(16, classes)))
+        body = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(16, classes)))
 
 
 def test_dropout_is_that_of_seed_and_step():
@@ -304,7 +304,7 @@ def test_dropout_is_that_of_seed_and_step():
 
 def linear_flops(batch, *sizes):
     """Multiply-adds, twice, of a forward and a backward pass; the first layer has no gradient of its input."""
-    products = [a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    products = [a * b for a, b in pairwise(sizes)]
     return 2 * batch * (3 * sum(products) - products[0])
 
 
@@ -411,8 +411,8 @@ def test_schedules_end_with_each_experience():
     [
         (
             {"keep_optimizer": True, "schedule": "cosine"},
-            "learner.schedule=cosine needs an optimiser made anew at each experience; learner.keep_optimizer=true keeps "
-            "one. Choose learner.schedule=constant, or do not keep it.",
+            "learner.schedule=cosine needs an optimiser made anew at each experience; learner.keep_optimizer=true "
+            "keeps one. Choose learner.schedule=constant, or do not keep it.",
         ),
         (
             {"schedule": "multistep"},

@@ -10,7 +10,7 @@ from clbench.memory import GreedyBalanced, Memory, Reservoir
 
 
 def stream(memory, labels, sizes, seed=0):
-    """Offer a stream in batches of these sizes, the last repeated; what goes along is the sample's number twice over."""
+    """Offer a stream in batches of these sizes, the last repeated; the sample's number goes along, twice over."""
     rng, data = np.random.default_rng(seed), images(labels)
     start, sizes = 0, list(sizes)
     while start < len(labels):

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from clbench.errors import Mistake
-from clbench.metric import Row
 from clbench.figures import accuracy_matrix
+from clbench.metric import Row
 from clbench.mirror import Mirror, Report, _key, _looks, default_uri, flaw, shown, sync
 
 STARTED = 1_760_000_000_000

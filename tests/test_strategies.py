@@ -1,6 +1,7 @@
 import copy
 import math
 from functools import cache
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -115,8 +116,8 @@ def test_cumulative_trains_on_the_union_from_the_weights_at_hand():
     teach(learner, watched(Cumulative, log), apart)
     assert learner.step == 2 * 5 + 2 * 10
     shown = [numbers(batch.raw) for batch, _, _ in log]
-    assert [sorted(sum(shown[a:b], [])) for a, b in [(0, 5), (5, 10)]] == [list(range(40))] * 2
-    assert [sorted(sum(shown[a:b], [])) for a, b in [(10, 20), (20, 30)]] == [list(range(80))] * 2
+    assert [sorted(chain.from_iterable(shown[a:b])) for a, b in [(0, 5), (5, 10)]] == [list(range(40))] * 2
+    assert [sorted(chain.from_iterable(shown[a:b])) for a, b in [(10, 20), (20, 30)]] == [list(range(80))] * 2
     after = opened(epochs=2, batch=8)
     teach(after, Naive(), apart[:1])
     assert torch.equal(torch.cat([p.detach().flatten() for p in log[10][1].parameters()]), weights(after))
