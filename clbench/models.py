@@ -116,9 +116,9 @@ class CNN:
 class ConvBN:
     """Three 3 x 3 convolutions of stride 2, each with batch normalisation and ReLU: the house recipe's network.
 
-    Its own design: the most accurate of those compared on CIFAR-100 that two CPU cores train at 4,000 images a second.
-    Features are the last map, averaged down to at most 4 x 4 positions and flattened: keeping positions is worth 12
-    points of accuracy over their mean. Convolutions start as Kaiming normal (He et al. 2015).
+    A design of this project's, made for speed on a CPU. Features are the last map, averaged down to at most 4 x 4
+    positions and flattened: after three epochs of CIFAR-100 (one seed) the test accuracy was 42.5 %, with the mean over
+    positions instead 30.0 %. Convolutions start as Kaiming normal (He et al. 2015).
     """
 
     width: Count = 32

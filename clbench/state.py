@@ -2,13 +2,15 @@
 
 The state of a strategy is its attributes that are no fields, and the state of every field that is a dataclass. It is
 packed over a closed set of kinds: plain values, tensors, arrays, random generators, containers, dataclasses, `Data` (as
-its lesson and positions), and whatever has `state_dict` and `load_state_dict` (put back into what `start` made).
-Anything else is refused when saving, with its path.
+the number of its lesson), and whatever has `state_dict` and `load_state_dict` (put back into what `start` made).
+Anything else is refused when saving, with its path; so is what inherits from a container, which would come back as
+another type.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -57,8 +59,19 @@ def pack_value(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
 
 
 def _keep(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
+    if tensor.layout is not torch.strided or (tensor.is_complex() and tensor.dtype is not torch.complex64):
+        raise Unpackable(f"{path} is a tensor of {tensor.dtype}, {tensor.layout}, which a checkpoint can't hold.")
+    while path in tensors:
+        path += "'"
     tensors[path] = tensor.detach().to("cpu", copy=True).contiguous()
     return path
+
+
+def _array(array: Any, path: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError:
+        raise Unpackable(f"{path} is an array of {array.dtype}, which a checkpoint can't hold; keep numbers.") from None
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -72,25 +85,26 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             node = {kind: _keep(value, path, tensors), "grad": value.requires_grad}
             return {**node, "device": True} if value.device.type != "cpu" else node
         case np.generic():
-            return {"scalar": _keep(torch.from_numpy(np.array(value)), path, tensors)}
+            return {"scalar": _keep(_array(value, path), path, tensors)}
         case int() | float():
             return value
         case np.ndarray():
-            return {"array": _keep(torch.from_numpy(value), path, tensors)}
-        case np.random.Generator():
-            return {"rng": value.bit_generator.state}
+            return {"array": _keep(_array(value, path), path, tensors)}
+        case np.random.Generator() if type(value.bit_generator).__name__ in _BIT_GENERATORS:
+            return {"rng": _pack(dict(value.bit_generator.state), path, tensors)}
         case torch.Generator():
-            return {"generator": _keep(value.get_state(), path, tensors)}
+            node = {"generator": _keep(value.get_state(), path, tensors)}
+            return {**node, "device": True} if value.device.type != "cpu" else node
         case Data():
             if value.lesson is None:
                 raise Unpackable(
                     f"{path} is Data of no single lesson; keep the parts, and join them where they are used"
                 )
             return {"lesson": value.lesson}
-        case list() | tuple() | set() | frozenset():
+        case list() | tuple() | set() | frozenset() if type(value) in _CONTAINERS:
             items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-            return {type(value).__name__: [_pack(v, f"{path}[{i}]", tensors) for i, v in enumerate(items)]}
-        case dict():
+            return {_CONTAINERS[type(value)]: [_pack(v, f"{path}[{i}]", tensors) for i, v in enumerate(items)]}
+        case dict() if type(value) in (dict, OrderedDict):
             pairs = enumerate(value.items())
             return {
                 "dict": [[_pack(k, f"{path}{{{i}}}", tensors), _pack(v, f"{path}.{k}", tensors)] for i, (k, v) in pairs]
@@ -98,12 +112,19 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
         return {"stateful": _pack(dict(value.state_dict()), path, tensors)}
     if is_dataclass(value) and not isinstance(value, type):
-        inside = {k: _pack(v, f"{path}.{k}", tensors) for k, v in vars(value).items()}
+        inside = {k: _pack(v, f"{path}.{k}", tensors) for k, v in _inside(value).items()}
         return {"object": f"{type(value).__module__}:{type(value).__qualname__}", "vars": inside}
     raise Unpackable(
         f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint can't hold. "
-        "Keep tensors, arrays, plain values, containers, dataclasses or modules made in `start`; or say `resumable = False`."
+        "Keep tensors, arrays, plain values, containers, dataclasses or modules made in `start`; "
+        "or say `resumable = False`."
     )
+
+
+def _inside(thing: Any) -> dict[str, Any]:
+    """The attributes of a dataclass, with slots or without."""
+    slots = {f.name: getattr(thing, f.name) for f in fields(thing) if hasattr(thing, f.name)}
+    return {**slots, **getattr(thing, "__dict__", {})}
 
 
 def unpack(
@@ -153,11 +174,12 @@ class _Reader:
             case "array":
                 return self.tensors[content].clone().numpy()
             case "rng":
-                bits = _BIT_GENERATORS[content["bit_generator"]]()
-                bits.state = content
+                state = self.read(content, None)
+                bits = _BIT_GENERATORS[state["bit_generator"]]()
+                bits.state = state
                 return np.random.Generator(bits)
             case "generator":
-                return torch.Generator().set_state(self.tensors[content])
+                return torch.Generator(self.device if node.get("device") else "cpu").set_state(self.tensors[content])
             case "lesson":
                 return self.lesson(content)
             case "list" | "tuple" | "set" | "frozenset":
@@ -191,7 +213,13 @@ class _Reader:
         return current
 
 
-_BIT_GENERATORS = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.SFC64)}
+_CONTAINERS: dict[type, str] = {
+    list: "list", tuple: "tuple", torch.Size: "tuple", set: "set", frozenset: "frozenset"
+}  # fmt: skip
+_BIT_GENERATORS = {
+    kind.__name__: kind
+    for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.SFC64, np.random.Philox, np.random.MT19937)
+}
 
 
 def kept_bytes(value: Any, seen: set[int] | None = None) -> int:
@@ -212,5 +240,5 @@ def kept_bytes(value: Any, seen: set[int] | None = None) -> int:
     if hasattr(value, "nbytes"):
         return int(value.nbytes)
     if is_dataclass(value) and not isinstance(value, type):
-        return sum(kept_bytes(v, seen) for v in vars(value).values())
+        return sum(kept_bytes(v, seen) for v in _inside(value).values())
     return 0

@@ -26,8 +26,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache
-from itertools import pairwise, takewhile
+from functools import cache, partial
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
@@ -51,8 +51,12 @@ T = TypeVar("T")
 
 INTERRUPTIONS = 40
 """an interrupted run stops at every save, or at so many where there are more"""
-DUPLICATES = 0.01
-"""share of an exam's samples that may have a twin among the lessons, as real data sets do"""
+DUPLICATES = 0.05
+"""share of an exam's samples that may have a twin among the lessons, as in real data sets"""
+COMPARED = 100_000
+"""so many samples of lessons, and of exams, are looked through for twins"""
+ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""of a metric"""
 
 
 def check_strategy(
@@ -71,8 +75,8 @@ def check_strategy(
 
     Args:
         stream: what is learned; small, since it is learned about twelve times.
-        model: an entry of the models' catalogue, or whatever has `build`; None: a perceptron with batch normalisation and
-            dropout, its parts named `body` and `head`.
+        model: an entry of the models' catalogue, or whatever has `build`; None: a perceptron with batch normalisation
+            and dropout, its parts named `body` and `head`.
         learner: the settings; None: 2 epochs in batches of 16, on the CPU.
 
     Raises:
@@ -96,8 +100,8 @@ def check_strategy(
 
 
 def check_stream(make: str | Stream | Callable[[], Stream], *, seed: int = 0) -> None:
-    """Hold a stream to the contract: lessons and exams are what the syllabus says, the same whenever they are asked for,
-    decided by the seed alone, and apart from one another.
+    """Hold a stream to the contract: lessons and exams are what the syllabus says, the same whenever they are asked
+    for, decided by the seed alone, and apart from one another.
 
     Raises:
         AssertionError: what is broken, and the likely cause.
@@ -106,6 +110,7 @@ def check_stream(make: str | Stream | Callable[[], Stream], *, seed: int = 0) ->
     fresh = _maker("stream", make)
     stream = fresh()
     name = type(stream).__name__
+    hold = _holder(name)
     with _undisturbed():
         _is_inert(stream, "open")
         _says_what_it_is(name, stream)
@@ -113,22 +118,20 @@ def check_stream(make: str | Stream | Callable[[], Stream], *, seed: int = 0) ->
         stream.open(seed)
         lessons, exams, syllabus = list(stream), list(stream.exams()), stream.syllabus()
         first = _content(lessons, exams)
-        _hold(chance == _chance(), f"{name} draws from the global generators; draw from default_rng(derive(seed, …)).")
+        hold(chance == _chance(), "draws from the global generators; draw from default_rng(derive(seed, purpose)).")
         _teaches_what_it_says(name, stream, lessons, syllabus)
         _sets_proper_exams(name, exams, lessons, syllabus)
         _keeps_exams_apart(name, lessons, exams)
-        hint = "Likely something is drawn outside `open`, or not from its seed."
-        both = [pair for pairs in zip(stream, stream, strict=True) for pair in pairs]
-        _hold(
-            _content(both[::2], exams) == first == _content(both[1::2], exams),
-            f"{name}, iterated twice, differs. {hint}",
-        )
+        cause = "Likely something is drawn outside `open`, or not from its seed."
+        both = [lesson for pair in zip(stream, stream, strict=True) for lesson in pair]
+        same = _content(both[::2], exams) == first == _content(both[1::2], exams)
+        hold(same, f"differs when it is iterated again, or twice at once. {cause}")
         again = fresh()
         again.open(seed)
-        _hold(_content([*again], again.exams()) == first, f"{name}, opened twice with one seed, differs. {hint}")
+        hold(_content([*again], again.exams()) == first, f"differs from another that is opened with its seed. {cause}")
         stream.open(seed)
-        _hold(_content([*stream], stream.exams()) == first, f"{name}, opened again, differs: `open` must begin anew.")
-        _hold(stream == fresh(), f"{name} changes its own fields; they are options, and state is what `open` creates.")
+        hold(_content([*stream], stream.exams()) == first, "differs when it is opened again: `open` must begin anew.")
+        hold(stream == fresh(), "changes its own fields; they are options, and state is what `open` creates.")
 
 
 def check_metric(
@@ -166,26 +169,22 @@ def check_metric(
 
 def _fits(bench: _Bench) -> None:
     strategy, stream = bench.strategy(), bench.stream()
-    _hold(isinstance(strategy, Strategy), f"{bench.name} is no clbench.Strategy; derive it from that.")
-    missing = sorted(strategy.needs - stream.offers)
-    need, name = " and ".join(missing), type(stream).__name__
-    _hold(
-        not missing, f"{bench.name} needs {need}, which {name} does not offer: give check_strategy a stream that does."
-    )
+    hold = _holder(bench.name)
+    hold(isinstance(strategy, Strategy), "is no clbench.Strategy; derive it from that.")
+    missing, offering = " and ".join(sorted(strategy.needs - stream.offers)), type(stream).__name__
+    hold(not missing, f"needs {missing}, which {offering} does not offer: give check_strategy a stream that does.")
 
 
 def _is_inert(thing: Any, begin: str) -> None:
-    name = type(thing).__name__
-    _hold(is_dataclass(thing), f"{name} is no dataclass; its options are the fields of one.")
-    state = _beyond_fields(thing)
-    _hold(
-        not state, f"{name} has {_some(state)} before `{begin}`. Fields are options; `{begin}` creates everything else."
-    )
-    _hold(copy.deepcopy(thing) == thing, f"A copy of {name} differs from it. Likely a field without a plain value.")
+    hold = _holder(type(thing).__name__)
+    hold(is_dataclass(thing), "is no dataclass; its options are the fields of one.")
+    state = _some(_beyond_fields(thing))
+    hold(not state, f"has {state} before `{begin}`. Fields are options; `{begin}` creates everything else.")
+    hold(copy.deepcopy(thing) == thing, "differs from its copy. Likely a field without a plain value.")
 
 
 def _learns(bench: _Bench, alone: _Outcome) -> None:
-    stream = bench.stream()
+    hold, stream = _holder(bench.name), bench.stream()
     stream.open(0)
     last, classes = len(stream), stream.syllabus().classes
     whole = bench.strategy().whole_stream
@@ -195,114 +194,100 @@ def _learns(bench: _Bench, alone: _Outcome) -> None:
         for row in csv.DictReader(io.StringIO(alone.rows))
         if row["metric"] == "class/accuracy" and row["step"] == str(last) and row["subject"] in just
     ]
-    _hold(
-        bool(cells),
-        f"{type(stream).__name__} has no exam on its last lesson, so what {bench.name} learns can't be seen.",
-    )
+    hold(bool(cells), f"can't be seen to learn: {type(stream).__name__} has no exam on its last lesson.")
     n = sum(int(row["n"]) for row in cells)
     accuracy = sum(float(row["value"] or 0) * int(row["n"]) for row in cells) / n
-    needed = 1 / classes + 3 * math.sqrt(1 / classes * (1 - 1 / classes) / n)
-    _hold(
-        accuracy > needed,
-        f"{bench.name} does not learn: {100 * accuracy:.0f} % on the lesson it just learned, {n} samples of {classes} "
-        f"classes; chance ends at {100 * needed:.0f} %. Likely the loss does not reach the weights, or lr does not suit.",
+    chance = 1 / classes + 3 * math.sqrt(1 / classes * (1 - 1 / classes) / n)
+    hold(
+        accuracy > chance,
+        f"does not learn: {100 * accuracy:.0f} % on the lesson it just learned, {n} samples of {classes} classes; "
+        f"chance ends at {100 * chance:.0f} %. Likely the loss does not reach the weights, or lr does not suit.",
     )
 
 
 def _repeats(bench: _Bench, alone: _Outcome) -> None:
-    strategy = bench.strategy()
+    hold, strategy = _holder(bench.name), bench.strategy()
     found = alone.difference(bench.run(strategy))
-    _hold(
-        not found,
-        f"{bench.name}, run twice with one seed, gives two results: {found}. Likely it draws from the clock, the system or "
-        "a set's order (draw from `learner.rng(purpose)`), or keeps state on its class or module.",
+    cause = (
+        "Likely it draws from the clock, the system or a set's order (draw from `learner.rng(purpose)`), or keeps "
+        "state on its class or module."
     )
+    hold(not found, f"gives two results in two runs with one seed: {found}. {cause}")
     found = alone.difference(bench.run(strategy))
-    _hold(
-        not found,
-        f"{bench.name} remembers an earlier run: {found}. `start` must create all state anew, whatever there is.",
-    )
+    hold(not found, f"remembers an earlier run: {found}. `start` must create all state anew, whatever there is.")
 
 
 def _keeps_to_itself(bench: _Bench, alone: _Outcome) -> None:
-    other = bench.run(seed=1)
-
     def run(seed: int, hand_over: Callable[[], None]) -> _Outcome:
         return bench.run(probes=[_Baton(hand_over)], told=lambda progress: hand_over(), seed=seed)
 
-    together = _in_turns([lambda hand_over, seed=seed: run(seed, hand_over) for seed in (0, 1)])  # type: ignore[misc]
-    for apart, beside in zip((alone, other), together, strict=True):
-        found = apart.difference(beside)
-        _hold(
-            not found,
-            f"{bench.name}, two runs taking turns, gives other results than each alone: {found}. Likely state on the class "
-            "or the module, or a draw from the global generators between two passes.",
-        )
+    hold = _holder(bench.name)
+    cause = "Likely state on the class or the module, or draws from the global generators between two passes."
+    together = _in_turns([partial(run, seed) for seed in (0, 1)])
+    for one, beside in zip((alone, bench.run(seed=1)), together, strict=True):
+        found = one.difference(beside)
+        hold(not found, f"gives other results in two runs taking turns than in each alone: {found}. {cause}")
 
 
 def _goes_on(bench: _Bench, alone: _Outcome) -> None:
     if not bench.strategy().resumable:
         return
-    saved = bench.run(every=0.0)
+    hold, saved = _holder(bench.name), bench.run(every=0.0)
     found = alone.difference(saved)
-    _hold(not found, f"{bench.name} learns something else when checkpoints are written: {found}.")
-    stride = -(-saved.saves // INTERRUPTIONS)
-    with TemporaryDirectory() as folder:
-        for attempt in range(saved.saves + 1):
-            try:
-                ended = bench.run(every=0.0, folder=Path(folder), stop=stride)
-                break
-            except _Interruption:
-                continue
-            except Exception as error:
-                raise AssertionError(
-                    f"{bench.name} can't go on after interruption {attempt}: {type(error).__name__}: {error}. Likely state "
-                    "of `learn` that `start` does not make: make it in `start`, or let go of it when the loop is done."
-                ) from error
-        else:
-            raise AssertionError(
-                f"{bench.name}, interrupted at every save, never ends: an epoch is learned again and again."
-            )
-    found = alone.difference(ended)
-    _hold(
-        not found,
-        f"{bench.name}, interrupted at every save, ends otherwise than in one go: {found}. Likely `learn` keeps something in "
-        "a local variable from one pass to the next (a generator, an optimiser, a list): keep it on `self`.",
+    hold(not found, f"learns something else when checkpoints are written: {found}.")
+    try:
+        found = alone.difference(_interrupted(bench.run, saved.saves))
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(
+            f"{bench.name} can't go on after an interruption: {type(error).__name__}: {error}. Likely state of `learn` "
+            "that `start` does not make: make it in `start`, or let go of it when the loop is done."
+        ) from error
+    cause = (
+        "Likely `learn` keeps something in a local variable from one pass to the next (a generator, an optimiser, a "
+        "list): keep it on `self`."
     )
+    hold(not found, f"ends otherwise when it is interrupted at every save: {found}. {cause}")
 
 
 def _sees_no_more_than_its_lessons(bench: _Bench) -> None:
-    reach = (
-        "Likely it reaches the stream, or reads `experience.train.source` beyond `experience.train.index`: a strategy may "
-        "use the syllabus and the experiences that it was given, no more."
-    )
-
     def observed(**change: Any) -> tuple[_Outcome, list[dict[str, bytes]]]:
-        gc.collect()  # so that no other stream is left to be found
+        gc.collect()
         states = _States()
-        return bench.run(stream=_altered(bench.stream(), **change), probes=[states]), states.states
+        outcome = bench.run(stream=_altered(bench.stream(), **change), probes=[states], others=("exams",))
+        return outcome, states.states
 
+    hold = _holder(bench.name)
+    cause = (
+        "Likely it reaches the stream, or reads `experience.train.source` beyond `experience.train.index`: it may use "
+        "the syllabus and the experiences that it is given, no more."
+    )
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what is there is not looked at again: only streams of these runs are collected, and soon
     try:
         outcome, states = observed()
         for known in range(len(states) - 1):
             other = observed(known=known)[1]
             for step in range(known + 2):
-                found = _differing(states[step], other[step])
+                found = _some(_differing(states[step], other[step]))
                 when = f"after lesson {step - 1}" if step else "after `start`"
                 what = "the exams" if known == len(states) - 2 else "the exams or of later lessons"
-                _hold(not found, f"{bench.name}: {_some(found)} {when} depends on the content of {what}. {reach}")
+                hold(not found, f"depends on the content of {what}: {found} {when}. {cause}")
         others = observed(labels_only=True)[0]
     finally:
         gc.unfreeze()
-    found = [name for name in _differing(outcome.predictions, others.predictions) if name != "truth.npz"]
-    _hold(not found, f"{bench.name} answers by the labels of the exams: with others {_some(found)} differ. {reach}")
+    found = _some([name for name in _differing(outcome.predictions, others.predictions) if name != "truth.npz"])
+    hold(not found, f"answers by the labels of the exams: with others, {found} differs. {cause}")
 
 
 def _altered(stream: Stream, known: int | None = None, labels_only: bool = False) -> _InMemory:
-    """The same stream held in memory, all samples in one source; with `known`, lessons after that one and all exams have
-    other samples and labels; with `labels_only`, exams have other labels."""
+    """The same stream held in memory, all samples in one source.
+
+    Args:
+        known: lessons after this one, and all exams, have other samples and labels.
+        labels_only: exams have other labels.
+    """
     stream.open(0)
     lessons, exams = list(stream), list(stream.exams())
     xs, ys, places, start = [], [], [], 0
@@ -314,12 +299,9 @@ def _altered(stream: Stream, known: int | None = None, labels_only: bool = False
         ys.append(_turned(y) if later or (labels_only and isinstance(part, Exam)) else y)
         places.append(torch.arange(start, start := start + len(data)))
     source = Source(torch.cat(xs), torch.cat(ys))
-    taught = [
-        replace(lesson, train=Data(source, place, lesson=lesson.index))
-        for lesson, place in zip(lessons, places, strict=False)
-    ]
-    set_ = [replace(exam, data=Data(source, place)) for exam, place in zip(exams, places[len(lessons) :], strict=True)]
-    return _InMemory(taught, set_, stream.syllabus(), stream.transform(), type(stream))
+    taught = [replace(e, train=Data(source, at, lesson=e.index)) for e, at in zip(lessons, places, strict=False)]
+    asked = [replace(e, data=Data(source, at)) for e, at in zip(exams, places[len(lessons) :], strict=True)]
+    return _InMemory(taught, asked, stream.syllabus(), stream.transform(), type(stream))
 
 
 def _data(part: Any) -> Data:
@@ -345,118 +327,83 @@ def _turned(y: Tensor) -> Tensor:
 
 
 def _says_what_it_is(name: str, stream: Stream) -> None:
-    sums, protocol = stream.checksums(), stream.protocol()
+    hold, sums, protocol = _holder(name), stream.checksums(), stream.protocol()
     whole = all(isinstance(k, str) and re.fullmatch("[0-9a-f]{64}", v) for k, v in sums.items())
-    _hold(
-        whole,
-        f"{name}.checksums() must map the name of each data set to its sha256, 64 hexadecimal digits, not {sums}.",
-    )
-    _hold(stream.checksums() == sums, f"{name}.checksums() differs between two calls; it may depend on content alone.")
+    hold(whole, f"has checksums {sums}; they must map names of data sets to sha256s, 64 hexadecimal digits each.")
+    hold(stream.checksums() == sums, "has other checksums when asked again; they may depend on content alone.")
     plain = all(isinstance(k, str) and isinstance(v, str | int | float | bool | None) for k, v in protocol.items())
-    _hold(plain, f"{name}.protocol() must map names to plain values (text, numbers, null), not {protocol}.")
-    _hold(isinstance(stream.offers, frozenset), f"{name}.offers must be a frozenset of words.")
+    hold(plain, f"has the protocol {protocol}; it must map names to plain values (text, numbers, null).")
+    hold(isinstance(stream.offers, frozenset), "must offer a frozenset of words.")
 
 
 def _teaches_what_it_says(name: str, stream: Stream, lessons: Sequence[Experience], syllabus: Syllabus) -> None:
-    counts = {len(stream), len(lessons), len(syllabus.sizes), syllabus.lessons or len(lessons)}
-    _hold(
-        len(counts) == 1 and bool(lessons),
-        f"{name} has len {len(stream)}, teaches {len(lessons)} lessons, and its syllabus speaks of {syllabus.lessons}, of "
-        f"which it gives {len(syllabus.sizes)} sizes; they must be the same, and not 0.",
+    hold, lengths = _holder(name), (len(stream), len(lessons), len(syllabus.sizes), syllabus.lessons or len(lessons))
+    hold(
+        len(set(lengths)) == 1, f"has len, lessons, sizes and lessons in its syllabus {lengths}; all must be the same."
     )
-    transform, rng = stream.transform(), np.random.default_rng(0)
+    hold(bool(lessons), "teaches nothing.")
+    transform = stream.transform()
     for number, lesson in enumerate(lessons):
-        where = f"lesson {number} of {name}"
-        _hold(lesson.index == number, f"The {where} says that its index is {lesson.index}.")
-        _hold(
-            lesson.train.lesson == number,
-            f"The {where} gives Data(lesson={lesson.train.lesson}); it must be {number}, for checkpoints to find it again.",
-        )
-        _hold(
-            len(lesson.train) == syllabus.sizes[number] > 0,
-            f"The {where} has {len(lesson.train)} samples; the syllabus says {syllabus.sizes[number]}.",
-        )
-        labels = frozenset(lesson.train.labels.tolist())
-        _hold(labels == lesson.classes, f"The {where} has labels {sorted(labels)}, but says {sorted(lesson.classes)}.")
+        here, data, size = _holder(f"Lesson {number} of {name}"), lesson.train, syllabus.sizes[number]
+        here(lesson.index == number, f"says that its index is {lesson.index}.")
+        here(data.lesson == number, f"gives Data(lesson={data.lesson}), by which no checkpoint finds it again.")
+        here(len(data) == size > 0, f"has {len(data)} samples; the syllabus says {size}.")
+        labels = frozenset(data.labels.tolist())
+        here(labels == lesson.classes, f"has labels {sorted(labels)}, but says {sorted(lesson.classes)}.")
         beyond = sorted((labels | lesson.forget) - frozenset(range(syllabus.classes)))
-        _hold(not beyond, f"The {where} has labels {beyond}; those of the syllabus are 0 to {syllabus.classes - 1}.")
-        _gives_samples(where, lesson.train, transform, rng, syllabus)
+        here(not beyond, f"has labels {beyond}; those of the syllabus are 0 to {syllabus.classes - 1}.")
+        _gives_samples(here, data, transform, syllabus.shape)
     taught = [lesson.classes for lesson in lessons]
     shared = sum(map(len, taught)) > len(frozenset().union(*taught))
-    _hold(shared == syllabus.shared, f"{name} says shared={syllabus.shared}; its lessons say otherwise.")
-    logits, y = torch.linspace(-1, 1, 4 * syllabus.classes).view(4, -1), lessons[0].train.labels[:4]
-    loss = stream.criterion(logits[: len(y)], y)
-    _hold(loss.numel() == 1 and bool(loss.isfinite()), f"{name}.criterion gives {loss}; it must be one finite number.")
+    hold(shared == syllabus.shared, f"says shared={syllabus.shared}; its lessons say otherwise.")
+    y = lessons[0].train.labels[:4]
+    loss = stream.criterion(torch.linspace(-1, 1, len(y) * syllabus.classes).view(len(y), -1), y)
+    hold(loss.numel() == 1 and bool(loss.isfinite()), f"has a criterion that gives {loss}, not one finite number.")
 
 
-def _gives_samples(where: str, data: Data, transform: Transform, rng: np.random.Generator, syllabus: Syllabus) -> None:
+def _gives_samples(hold: _Hold, data: Data, transform: Transform, shape: tuple[int, ...]) -> None:
     some = torch.arange(min(len(data), 4))
     raw, y = data.gather(some)
-    _hold(torch.equal(y.cpu(), data.labels[some]), f"The labels of the {where} differ between `gather` and `labels`.")
-    for x in (transform(raw), transform(raw, rng)):
-        good = x.dtype.is_floating_point and bool(x.isfinite().all())
-        _hold(
-            good,
-            f"The samples of the {where}, transformed, must be finite numbers in floating point; they are {x.dtype}.",
-        )
-        given, said = tuple(x.shape[1:]), tuple(syllabus.shape)
-        _hold(given == said, f"A sample of the {where}, transformed, has shape {given}; the syllabus says {said}.")
+    hold(torch.equal(y.cpu(), data.labels[some]), "has other labels in `gather` than in `labels`.")
+    for x in (transform(raw), transform(raw, np.random.default_rng(0))):
+        given, finite = tuple(x.shape[1:]), x.dtype.is_floating_point and bool(x.isfinite().all())
+        hold(finite, f"gives the network {x.dtype}, or infinite numbers; it must be finite floating point.")
+        hold(given == tuple(shape), f"gives the network shape {given}; the syllabus says {tuple(shape)}.")
 
 
 def _sets_proper_exams(name: str, exams: Sequence[Exam], lessons: Sequence[Experience], syllabus: Syllabus) -> None:
-    called = [exam.name for exam in exams]
-    _hold(bool(exams), f"{name} sets no exam.")
-    _hold(
-        len(set(called)) == len(called) and all(called), f"The exams of {name} need names of their own, not {called}."
-    )
-    taught: set[int] = set()
-    known = [frozenset(taught := taught | lesson.classes) for lesson in lessons]
+    hold, called = _holder(name), [exam.name for exam in exams]
+    hold(bool(exams), "sets no exam.")
+    proper = len(set(called)) == len(called) and all(re.fullmatch(r"\S(.*\S)?", one) for one in called)
+    hold(proper, f"sets exams {called}; each needs a name of its own, on one line, without space around it.")
     for exam in exams:
-        where = f"exam {exam.name} of {name}"
-        _hold(len(exam.data) > 0, f"The {where} has no sample.")
-        _hold(
-            bool(re.fullmatch(r"\S(.*\S)?", exam.name)),
-            f"The name of the {where} has space around it, or a line break.",
-        )
-        labels = frozenset(exam.data.labels.tolist())
-        _hold(
-            labels <= exam.classes <= frozenset(range(syllabus.classes)),
-            f"The {where} asks for labels {sorted(labels)} and leaves {sorted(exam.classes)} open, of {syllabus.classes}.",
-        )
+        here, labels = _holder(f"Exam {exam.name} of {name}"), frozenset(exam.data.labels.tolist())
+        here(len(exam.data) > 0, "has no sample.")
+        here(labels <= exam.classes, f"asks for labels {sorted(labels)} and leaves {sorted(exam.classes)} open.")
+        here(max(exam.classes) < syllabus.classes, f"leaves {sorted(exam.classes)} open, of {syllabus.classes}.")
         for what, when in (("since", exam.since), ("until", exam.until)):
-            _hold(
-                when is None or 0 <= when < len(lessons),
-                f"The {where} says {what}={when}; there are {len(lessons)} lessons.",
-            )
-        if exam.since is not None:
-            early = (
-                {i for i in range(exam.since) if exam.classes & lessons[i].classes} if not syllabus.shared else set()
-            )
-            _hold(
-                not early,
-                f"The {where} says since={exam.since}; lesson {min(early, default=0)} teaches its labels before.",
-            )
-            _hold(
-                exam.classes <= known[exam.since],
-                f"The {where} says since={exam.since}, which does not teach all its labels.",
-            )
-            _hold(exam.until is None or exam.until > exam.since, f"The {where} is to be forgotten before it is taught.")
+            here(when in (None, *range(len(lessons))), f"says {what}={when}; there are {len(lessons)} lessons.")
+        if exam.since is None:
+            continue
+        taught = frozenset().union(*(lesson.classes for lesson in lessons[: exam.since + 1]))
+        before = frozenset().union(*(lesson.classes for lesson in lessons[: exam.since]))
+        here(exam.classes <= taught, f"says since={exam.since}, when not all its labels have been taught.")
+        here(syllabus.shared or not exam.classes & before, f"says since={exam.since}; its labels are taught before.")
+        here(exam.until is None or exam.until > exam.since, "is to be forgotten before it is taught.")
 
 
 def _keeps_exams_apart(name: str, lessons: Sequence[Experience], exams: Sequence[Exam]) -> None:
-    hint = "Likely a split that is not one: exams must hold samples that are never trained on."
+    cause = "Likely a split that is not one: exams must hold samples that are never trained on."
+    seen = set(islice((one for lesson in lessons for one in _fingerprints(lesson.train)), COMPARED))
     for exam in exams:
+        hold = _holder(f"Exam {exam.name} of {name}")
         for lesson in lessons:
             both = _in_common(lesson.train, exam.data)
-            _hold(not both, f"{name}: {both} samples of exam {exam.name} are also in lesson {lesson.index}. {hint}")
-    seen = {number for lesson in lessons for number in _fingerprints(lesson.train)}
-    for exam in exams:
-        numbers = _fingerprints(exam.data)
-        twins = sum(number in seen for number in numbers)
-        _hold(
-            twins <= DUPLICATES * len(numbers),
-            f"{name}: {twins} of {len(numbers)} samples of exam {exam.name} have the same content as one in a lesson. {hint}",
-        )
+            hold(not both, f"has {both} samples that are also in lesson {lesson.index}. {cause}")
+        asked = list(islice(_fingerprints(exam.data), COMPARED // len(exams)))
+        twins = sum(one in seen for one in asked)
+        few = twins <= DUPLICATES * len(asked)
+        hold(few, f"has {twins} samples, of {len(asked)}, with the same content as one in a lesson. {cause}")
 
 
 def _in_common(a: Data, b: Data) -> int:
@@ -470,19 +417,16 @@ def _in_common(a: Data, b: Data) -> int:
     return int(torch.isin(keys[1], keys[0]).sum())
 
 
-def _fingerprints(data: Data) -> list[int]:
+def _fingerprints(data: Data) -> Iterator[int]:
     """A number for each sample, by its content."""
-    found: list[int] = []
-    for part in torch.arange(len(data)).split(4096):
-        x = data.gather(part)[0].flatten(1).contiguous().view(torch.uint8).numpy()
-        weights = np.random.default_rng(0).integers(-(2**62), 2**62, x.shape[1])
-        found += (x.astype(np.int64) @ weights).tolist()
-    return found
+    for part in torch.arange(len(data)).split(1024):
+        yield from (hash(sample.tobytes()) for sample in data.gather(part)[0].numpy())
 
 
 def _content(lessons: Sequence[Experience], exams: Sequence[Exam]) -> list[str]:
     """What lessons and exams hold, in brief: everything but the samples, of which up to 256 are read."""
     found = []
+    part: Any
     for part in (*lessons, *exams):
         data = _data(part)
         some = torch.linspace(0, len(data) - 1, min(len(data), 256)).long()
@@ -499,68 +443,48 @@ def _content(lessons: Sequence[Experience], exams: Sequence[Exam]) -> list[str]:
 def _looks(make: Callable[[], Probe], bench: _Bench) -> None:
     probe = make()
     name = type(probe).__name__
-    _hold(isinstance(probe, Probe), f"{name} is neither a clbench.Probe nor a clbench.Summary; derive it from one.")
-    _hold(probe.when in ("experience", "epoch"), f"{name}.when is {probe.when!r}; it must be 'experience' or 'epoch'.")
-    whole = bench.run(probes=[_Checked(name, make())], others=(), every=0.0)
+    hold = _holder(name)
+    hold(isinstance(probe, Probe), "is neither a clbench.Probe nor a clbench.Summary; derive it from one.")
+    hold(probe.when in ("experience", "epoch"), f"says when={probe.when!r}; it must be 'experience' or 'epoch'.")
+    first, second = (bench.run(probes=[_Checked(name, make())], others=(), every=0.0) for _ in range(2))
     if not probe.repeats:
         return
-    again = bench.run(probes=[_Checked(name, make())], others=())
-    found = whole.difference(again)
-    _hold(
-        not found,
-        f"{name} gives other rows in a second run: {found}. What a run does not repeat says `repeats = False`.",
-    )
-    with TemporaryDirectory() as folder:
-        for _ in range(whole.saves + 1):
-            try:
-                ended = bench.run(probes=[make()], others=(), every=0.0, folder=Path(folder), stop=1)
-                break
-            except _Interruption:
-                continue
-    found = whole.difference(ended)
-    _hold(
-        not found,
-        f"{name} gives other rows after an interruption: {found}. Its state must be attributes that can be saved.",
-    )
+    found = first.difference(second)
+    hold(not found, f"gives other rows in a second run: {found}. What a run does not repeat says `repeats = False`.")
+    ended = _interrupted(lambda **how: bench.run(probes=[make()], others=(), **how), first.saves)
+    found = first.difference(ended)
+    hold(not found, f"gives other rows after an interruption: {found}. Its state must be attributes that can be saved.")
 
 
 def _are_rows(name: str, rows: Sequence[Row], look: Look) -> None:
-    seen = set()
+    hold = _holder(name)
     for row in rows:
-        _hold(isinstance(row, Row), f"{name} gives a {type(row).__name__}; it must give clbench.Row.")
-        _hold(
-            (row.step, row.at) == (look.step, look.at),
-            f"{name} gives {row}, at step {look.step}, at {look.at}: take both from the look.",
-        )
-        _hold(
-            bool(re.fullmatch(r"[\w.-]+/[\w.-]+", row.metric)),
-            f"{name} calls a metric {row.metric!r}; it must be group/name.",
-        )
-        key = (row.metric, row.subject)
-        _hold(key not in seen, f"{name} gives two rows of {key} in one look.")
-        seen.add(key)
+        hold(isinstance(row, Row), f"gives a {type(row).__name__}; it must give clbench.Row.")
+        hold(row[:2] == (look.step, look.at), f"gives step and at {row[:2]}; the look says {(look.step, look.at)}.")
+        hold(bool(ID.fullmatch(row.metric)), f"calls a metric {row.metric!r}; it must be group/name.")
         _is_value(f"{name}, {row.metric} of {row.subject!r}", row.value, row.note)
+    named = [(row.metric, row.subject) for row in rows]
+    hold(len(set(named)) == len(named), "gives two rows of one metric and subject in one look.")
 
 
 def _is_value(what: str, value: object, note: str) -> None:
-    number = isinstance(value, int | float) and math.isfinite(value)
-    _hold(value is None or number, f"{what} is {value!r}; undefined is None, with a note that says why.")
-    _hold(value is not None or bool(note), f"{what} has no value and no note: say why.")
+    hold, number = _holder(what), isinstance(value, int | float) and math.isfinite(value)
+    hold(value is None or number, f"is {value!r}; undefined is None, with a note that says why.")
+    hold(value is not None or bool(note), "has no value and no note: say why.")
 
 
 def _sums_up(summary: Summary, rows: tuple[Row, ...]) -> None:
     name = f"Summary {summary.id}"
-    _hold(bool(re.fullmatch(r"[\w.-]+/[\w.-]+", summary.id)), f"{name}: the id must be group/name.")
-    _hold(bool(summary.formula and summary.citation), f"{name} needs a formula and a citation (`ours` is one).")
-    _hold(
-        summary.better in ("higher", "lower", ""), f"{name} says better={summary.better!r}; higher, lower or nothing."
-    )
+    hold = _holder(name)
+    hold(bool(ID.fullmatch(summary.id)), "must have an id of the form group/name.")
+    hold(bool(summary.formula and summary.citation), "needs a formula and a citation (`ours` is one).")
+    hold(summary.better in ("higher", "lower", ""), f"says better={summary.better!r}, not higher, lower or nothing.")
 
     def compute(given: Sequence[Row]) -> Value:
         handed = list(given)
         value = summary.compute(handed)
-        _hold(handed == list(given), f"{name} changes the rows that it is given.")
-        _hold(isinstance(value, Value), f"{name} gives a {type(value).__name__}; it must give clbench.Value.")
+        hold(handed == list(given), "changes the rows that it is given.")
+        hold(isinstance(value, Value), f"gives a {type(value).__name__}; it must give clbench.Value.")
         _is_value(name, *value)
         return value
 
@@ -568,22 +492,18 @@ def _sums_up(summary: Summary, rows: tuple[Row, ...]) -> None:
         now = compute(given)
         both = value.number is not None and now.number is not None
         same = math.isclose(value.number, now.number, rel_tol=1e-9) if both else value == now  # type: ignore[arg-type]
-        _hold(same, f"{name} is {value}, but {change} {now}: it must be a function of the rows alone.")
+        hold(same, f"is {value}, but {change} {now}: it must be a function of the rows alone.")
 
     value = compute(rows)
     is_same(rows, "computed again")
     for seed in range(3):
         mixed = list(rows)
         random.Random(seed).shuffle(mixed)
-        mixed.sort(key=lambda row: (row.step, row.at))
-        is_same(mixed, "with the rows of each look in another order")
+        is_same(sorted(mixed, key=lambda row: row[:2]), "with the rows of each look in another order")
     is_same([*rows, Row(1, 1, "no/such", "thing", 0.5, 1)], "with a row of another metric added")
-    _hold(compute([]).number is None, f"{name} of no rows is a number; it must be undefined, with the reason.")
+    hold(compute([]).number is None, "is a number when there are no rows; it must be undefined, and say why.")
     empty = [row if row.metric.startswith("exam/") else row._replace(value=None, note="why not") for row in rows]
-    _hold(
-        compute(empty).number is None,
-        f"{name} of rows without values is a number; it must be undefined, with the reason.",
-    )
+    hold(compute(empty).number is None, "is a number when no row has a value; it must be undefined, and say why.")
     for step in sorted({row.step for row in rows}):
         compute([row for row in rows if row.step <= step])
     for metric in sorted({row.metric for row in rows}):
@@ -613,9 +533,17 @@ def _maker(kind: str, make: str | T | Callable[[], T]) -> Callable[[], T]:
     return cast(Callable[[], T], (lambda: copy.deepcopy(entry)) if is_thing or not callable(entry) else entry)
 
 
-def _hold(condition: bool, line: str) -> None:
-    if not condition:
-        raise AssertionError(line)
+_Hold = Callable[[bool, str], None]
+
+
+def _holder(who: str) -> _Hold:
+    """What raises AssertionError with a line about `who`, unless the condition holds."""
+
+    def hold(condition: bool, line: str) -> None:
+        if not condition:
+            raise AssertionError(f"{who} {line}")
+
+    return hold
 
 
 def _some(paths: Sequence[str]) -> str:
@@ -723,6 +651,19 @@ def _in_turns(jobs: Sequence[Callable[[Callable[[], None]], T]]) -> list[T]:
     if errors:
         raise errors[0]
     return [found[me] for me in range(len(jobs))]
+
+
+def _interrupted(run: Callable[..., _Outcome], saves: int) -> _Outcome:
+    """The end of a run that is interrupted at each of its saves, and gone on with from its folder."""
+    with TemporaryDirectory() as folder:
+        for _ in range(saves + 1):
+            try:
+                return run(every=0.0, folder=Path(folder), stop=-(-saves // INTERRUPTIONS))
+            except _Interruption:
+                continue
+    raise AssertionError(
+        f"A run with {saves} saves, interrupted at each, never ends: what was learned is learned again."
+    )
 
 
 class _Interruption(BaseException):
@@ -889,38 +830,25 @@ class _Watch(Probe):
     before: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, look: Look) -> list[Row]:
-        name, model = self.name, look.learner.model
+        hold, model, after = _holder(self.name), look.learner.model, f"after lesson {look.step - 1}"
         now: dict[str, Any] = {
             "options": copy.deepcopy(_options(look.strategy)),
             "shapes": {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()},
             "trains": {key: parameter.requires_grad for key, parameter in model.named_parameters()},
         }
         self.before = self.before or now
-        changed = {what: _some(_differing(self.before[what], now[what])) for what in now}
-        after = f"after lesson {look.step - 1}"
-        _hold(
-            not changed["options"],
-            f"{name} changes its field {changed['options']}: fields are options; keep state in attributes made in `start`.",
-        )
-        _hold(
-            not changed["shapes"],
-            f"{name}: names or shapes of the model's parameters are not as after `start` ({changed['shapes']}, {after}). "
-            "Attach modules in `start`; what grows lives on the strategy.",
-        )
-        _hold(
-            not changed["trains"],
-            f"{name} leaves requires_grad changed {after} ({changed['trains']}): put it back when `learn` is done.",
-        )
-        training = [key or "the model" for key, module in model.named_modules() if module.training]
-        _hold(
-            not training,
-            f"{name} leaves {_some(training)} in training mode {after}: call `eval()` when `learn` is done.",
-        )
+        options, shapes, trains = (_some(_differing(self.before[what], now[what])) for what in now)
+        training = _some([key or "the model" for key, module in model.named_modules() if module.training])
+        hold(not options, f"changes its field {options}: fields are options; state is what `start` creates.")
+        cause = "Attach modules in `start`; what grows lives on the strategy."
+        hold(not shapes, f"changes names or shapes of parameters {after} ({shapes}). {cause}")
+        hold(not trains, f"leaves requires_grad changed {after} ({trains}): put it back when `learn` is done.")
+        hold(not training, f"leaves {training} in training mode {after}: call `eval()` when `learn` is done.")
         self.predicts(look)
         return []
 
     def predicts(self, look: Look) -> None:
-        name, learner = self.name, look.learner
+        hold, learner = _holder(f"{self.name}.predict"), look.learner
         papers = [exam.data.to(learner.where) for exam in look.exams]
         x = torch.cat([learner.encode(data.gather(torch.arange(len(data)))[0]) for data in papers])
 
@@ -929,22 +857,15 @@ class _Watch(Probe):
                 return torch.cat([look.strategy.predict(learner, batch) for batch in batches])
 
         before, chance = _bits(learner, look.strategy), _chance()
-        whole = answered([x])
-        shape = (len(x), look.syllabus.classes)
-        _hold(
-            whole.shape == shape, f"{name}.predict gives {tuple(whole.shape)}; logits are samples x classes, {shape}."
-        )
-        found = _differing(before, _bits(learner, look.strategy))
-        _hold(not found, f"{name}.predict changes {_some(found)}; it may change nothing, a cache on `self` included.")
-        _hold(chance == _chance(), f"{name}.predict draws from the global generators; an answer may not be random.")
-        _hold(
-            not any(m.training for m in learner.model.modules()), f"{name}.predict leaves the model in training mode."
-        )
+        whole, shape = answered([x]), (len(x), look.syllabus.classes)
+        hold(whole.shape == shape, f"gives {tuple(whole.shape)}; logits are samples x classes, {shape}.")
+        found = _some(_differing(before, _bits(learner, look.strategy)))
+        hold(not found, f"changes {found}; it may change nothing, a cache on `self` included.")
+        hold(chance == _chance(), "draws from the global generators; an answer may not be random.")
+        hold(not any(m.training for m in learner.model.modules()), "leaves the model in training mode.")
         for other in (answered(x.split(7)), answered([x.flip(0)]).flip(0)):
-            _hold(
-                torch.allclose(whole, other, rtol=1e-4, atol=1e-5, equal_nan=True),
-                f"{name}.predict depends on how the exam is batched. Likely it normalises or decides over the batch.",
-            )
+            close = torch.allclose(whole, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+            hold(close, "depends on how the exam is batched. Likely it normalises or decides over the batch.")
 
 
 @dataclass
@@ -990,13 +911,12 @@ class _Checked(Probe):
         asked = [(copy.deepcopy(self.probe), replace(look, predictions={})) for _ in range(2)]
         twice = [[*probe(at)] for probe, at in asked]
         rows = [*self.probe(look)]
-        found = _differing(before, _bits(look.learner, look.strategy))
-        _hold(not found, f"{self.name} changes {_some(found)}; a probe may change nothing.")
-        _hold(chance == _chance(), f"{self.name} draws from the global generators; seed a generator of its own.")
-        training = any(m.training for m in look.learner.model.modules())
-        _hold(not training, f"{self.name} leaves the model in training mode.")
+        found, hold = _some(_differing(before, _bits(look.learner, look.strategy))), _holder(self.name)
+        hold(not found, f"changes {found}; a probe may change nothing.")
+        hold(chance == _chance(), "draws from the global generators; seed a generator of its own.")
+        hold(not any(m.training for m in look.learner.model.modules()), "leaves the model in training mode.")
         _are_rows(self.name, rows, look)
         for one, other in pairwise([*twice, rows]):
             same = one == other if self.probe.repeats else [r[:4] for r in one] == [r[:4] for r in other]
-            _hold(same, f"{self.name}, asked twice at one look, gives different rows.")
+            hold(same, "gives different rows when it is asked twice at one look.")
         return rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from torch import nn
 from clbench.flops import counted
 from clbench.metric import Look, Probe, Row
 from clbench.state import kept_bytes
+from clbench.strategy import Strategy
 
 STATUS = Path("/proc/self/status")
 
@@ -27,15 +28,13 @@ class Cost(Probe):
 
     def __call__(self, look: Look) -> Iterable[Row]:
         learner, strategy = look.learner, look.strategy
-        options = {f.name for f in fields(strategy)}
-        state = {name: value for name, value in vars(strategy).items() if name not in options}
-        others = [value for value in state.values() if isinstance(value, nn.Module)]
+        stored = {id(p): p.numel() for module in (learner.model, *_modules(strategy)) for p in module.parameters()}
         costs = {
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
             "parameters_trainable": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
-            "parameters_stored": sum(p.numel() for m in (learner.model, *others) for p in m.parameters()),
-            "bytes_kept": kept_bytes(state),
+            "parameters_stored": sum(stored.values()),
+            "bytes_kept": kept_bytes(strategy, {id(learner.model)}),
         }
         for name, value in costs.items():
             yield Row(look.step, look.at, f"cost/{name}", "", value)
@@ -45,6 +44,15 @@ class Cost(Probe):
         with torch.inference_mode(), counted() as count:
             look.strategy.predict(look.learner, look.learner.encode(one))
         return count()
+
+
+def _modules(strategy: Strategy) -> Iterator[nn.Module]:
+    """The modules that a strategy keeps, and those of the strategy that it is wrapped around."""
+    for value in vars(strategy).values():
+        if isinstance(value, nn.Module):
+            yield value
+        elif isinstance(value, Strategy):
+            yield from _modules(value)
 
 
 @dataclass

@@ -50,18 +50,18 @@ class Exams(Probe):
             yield from self._calendar(look)
         if look.strategy.whole_stream and 0 < look.step < (look.syllabus.lessons or 0):
             note = f"{type(look.strategy).__name__} learns only at the last experience"
-            for readout in ("class", "task"):
+            for readout in ("class",) if look.syllabus.shared else ("class", "task"):
                 yield from (
                     Row(look.step, look.at, f"{readout}/accuracy", e.name, None, len(e.data), note) for e in look.exams
                 )
-            return
-        by_class, by_task = self._answers(look)
-        yield from self._mark(look, "class", by_class)
+        else:
+            by_class, by_task = self._answers(look)
+            yield from self._mark(look, "class", by_class)
+            if not look.syllabus.shared:
+                yield from self._mark(look, "task", by_task)
+                yield from self._shares(look, by_class)
         if look.syllabus.shared:
             yield Row(look.step, look.at, "task/accuracy", "", None, 0, SHARED)
-        else:
-            yield from self._mark(look, "task", by_task)
-            yield from self._shares(look, by_class)
 
     def _calendar(self, look: Look) -> Iterator[Row]:
         for exam in look.exams:

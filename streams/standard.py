@@ -38,8 +38,8 @@ _DER = "Buzzega et al. 2020 (DER); Mammoth"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
-_GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.03}
-_COLOUR = {"model": "convbn", "learner.epochs": 5, "learner.batch": 32, "learner.lr": 0.03}
+_GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.1}
+_COLOUR = {"model": "convbn", "learner.epochs": 3, "learner.batch": 32, "learner.lr": 0.1}
 _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
