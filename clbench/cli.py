@@ -156,6 +156,12 @@ def _run(given: argparse.Namespace) -> int:
             ends[event["run"]] = event
         display.tell(event)
 
+    busy = chosen.workers * max(task.plan.learner.threads for task in work)
+    if chosen.workers > 1 and busy > (cores := os.cpu_count() or busy):
+        print(
+            f"{chosen.workers} workers use {busy} threads on {cores} cores; learner.threads=1 may be faster.",
+            file=sys.stderr,
+        )
     with display:
         if chosen.workers > 1:
             sweep.shared(work, chosen.workers, chosen.checkpoint, given.again, tell)

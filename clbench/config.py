@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench import catalogue
 from clbench.errors import Mistake, unknown
+from clbench.types import Count, Natural, NonNegative
 
 if TYPE_CHECKING:
     from clbench.learner import Learner, Model
@@ -63,17 +64,19 @@ class Options:
 
     results: str = "results"
     """folder of all results"""
-    workers: int = 1
+    workers: Count = 1
     """local processes that share the runs"""
     mlflow: str = "local"
     """where MLflow's mirror goes: local (an SQLite file among the results), off, or a tracking URI"""
-    checkpoint: float = 15.0
+    checkpoint: NonNegative = 15.0
     """seconds between checkpoints, at the least; 0: at every epoch"""
 
 
 ROOTS = {"stream": "digits", "strategy": "naive", "model": "mlp"}
 RUN = ("seed", "recipe", "probes", "config")
 PROBES = ("exams", "cost", "timing", "loss")
+GROUPS = (*ROOTS, "learner", *RUN, *(f.name for f in fields(Options)))
+"""what a setting can begin with"""
 
 
 @dataclass
@@ -183,8 +186,10 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     for word in words:
         if word.startswith("-"):
             raise Mistake(f"There is no flag '{word}' here; settings are written path=value, as in learner.lr=0.03.")
+        if "\n" in word or "\r" in word:
+            raise Mistake(f"{word!r} holds a line break; no setting can.")
         try:
-            parsed = parser.parse_override(word)
+            parsed = parser.parse_override(_plain_text(word))
         except HydraException as error:
             hint = (
                 " Settings are written path=value." if "=" not in word else " Quote values that hold spaces or commas."
@@ -209,6 +214,8 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 )
             case _:
                 axes[path] = [plain(value)]
+        if not axes[path]:
+            raise Mistake(f"'{word}' sweeps over nothing.")
     names = {f.name for f in fields(Options)}
     options = {path: axes.pop(path) for path in list(axes) if path in names}
     for path, values in options.items():
@@ -218,9 +225,25 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return points, {path: values[0] for path, values in options.items()}
 
 
+def _plain_text(word: str) -> str:
+    """The word, its value quoted where it is plain text with letters that the grammar does not know: ~/photos."""
+    path, separator, value = word.partition("=")
+    if (
+        re.fullmatch(r"[\w./@+]+", path, re.ASCII)
+        and re.search(r"[^\x20-\x7d]", value)
+        and not re.search(_MARKS, value)
+    ):
+        return f"{path}{separator}{to_text(value)}"
+    return word
+
+
+_MARKS = r"""[][(){},'"]|\$\{"""
+"""what a value that is more than plain text holds"""
+
+
 def typed_options(given: Values) -> Options:
     """The options of a command, typed."""
-    hints = typing.get_type_hints(Options)
+    hints = typing.get_type_hints(Options, include_extras=True)
     return Options(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
 
 
@@ -239,7 +262,7 @@ def to_text(value: Any) -> str:
             return "{" + ",".join(f"{to_text(k)}:{to_text(v)}" for k, v in value.items()) + "}"
     text = str(value)
     special = text.lower() in ("null", "true", "false", "nan", "inf")
-    if re.fullmatch(r"[A-Za-z_][\w./@+-]*(:[\w./@+-]+)?", text) and not special:
+    if re.fullmatch(r"[A-Za-z_][\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
@@ -248,24 +271,35 @@ def read(path: Path) -> dict[str, Any]:
     """The values of a `config.yaml`, path to value.
 
     Raises:
-        Mistake: there is no such file, or a line is not `path: value`.
+        Mistake: there is no such file, a line is not `path: value`, or it is more than one run.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise Mistake(f"config={path} can't be read: {reason}.") from None
     words = []
     for number, line in enumerate(lines, 1):
-        content = re.sub(r"\s+#\s.*$", "", line).strip()
-        if not content or content.startswith("#"):
+        content = _COMMENT.sub(r"\1", line).strip()
+        if not content:
             continue
         key, separator, value = content.partition(": ")
         if not separator:
             raise Mistake(f"{path}:{number}: '{content}' is not 'path: value'.")
         words.append(f"{key}={value}")
-    points, _ = parse(words)
+    try:
+        points, options = parse(words)
+    except Mistake as mistake:
+        raise Mistake(f"{path}: {mistake}") from None
+    if options or "config" in points[0]:
+        raise Mistake(f"{path}: {[*options, 'config'][0]} is no part of a run; it stands in the command alone.")
+    if len(points) > 1:
+        raise Mistake(f"{path} is more than one run; sweeps stand in the command: seed=range(5).")
     return points[0]
+
+
+_COMMENT = re.compile(r"^((?:'(?:\\.|[^'\\])*'|[^'])*?)(?:(?:^|\s)\s*#(?:\s.*)?)?$")
+"""a line, and its comment; what is quoted is none"""
 
 
 # Resolving.
@@ -288,16 +322,19 @@ def check_names(points: Iterable[Values]) -> None:
     Raises:
         Mistake: a stream, strategy, model or group that is not there.
     """
-    groups = [*ROOTS, "learner", *RUN, *(f.name for f in fields(Options))]
     for point in points:
         for path, value in point.items():
             root = path.partition(".")[0]
-            if root not in groups:
-                raise unknown("setting", root, groups)
+            if root not in GROUPS:
+                raise unknown("setting", root, GROUPS)
             if path == "learner":
                 raise Mistake("The learner is not chosen but set: learner.lr=0.03, learner.epochs=5, …")
             if path in ROOTS:
-                name = str(value).partition(":")[0]
+                if not isinstance(value, str):
+                    raise Mistake(
+                        f"{path}={to_text(value)}: a {path} is chosen by its name; to sweep write {path}=A,B."
+                    )
+                name = value.partition(":")[0] if path == "model" else value
                 if name not in catalogue.names(path):
                     raise unknown(path, name, catalogue.names(path))
 
@@ -312,6 +349,9 @@ def resolve(point: Values) -> Plan:
     if "config" in point:
         stated = read(Path(str(point["config"])).expanduser())
         source, rest = f"config {point['config']}", {k: v for k, v in point.items() if k != "config"}
+        if "recipe" in rest:
+            raise Mistake("config=FILE takes every value as it stands; a recipe can't be laid over it.")
+        check_names([_split_choices(stated)])
         return _Resolver([(source, stated), ("command line", rest)], whole=True).plan()
     return _Resolver([("command line", point)]).plan()
 
@@ -320,7 +360,7 @@ def _split_choices(point: Values) -> dict[str, Any]:
     """`model=timm:NAME` is `model=timm model.name=NAME`."""
     found: dict[str, Any] = {}
     for path, value in point.items():
-        if (path in ROOTS or path.endswith(".base")) and isinstance(value, str) and ":" in value:
+        if path == "model" and isinstance(value, str) and ":" in value:
             found[path], found[f"{path}.name"] = value.split(":", 1)
         else:
             found[path] = value
@@ -362,8 +402,10 @@ class _Resolver:
         parts = path.split(".")
         for end in range(1, len(parts)):
             above = ".".join(parts[:end])
-            before = _highest(self.layers[: layer + 1], above)
-            if before is not None and before != _highest(self.layers, above):
+            before, now = (
+                _highest(layers, above) or ROOTS.get(above) for layers in (self.layers[: layer + 1], self.layers)
+            )
+            if before is not None and before != now:
                 return True
         return False
 
@@ -381,12 +423,9 @@ class _Resolver:
     def _presets(self, stream: str) -> list[tuple[str, Values]]:
         """Presets of the strategies, innermost first."""
         found: list[tuple[str, Values]] = []
-        path = "strategy"
+        path, default = "strategy", None
         while True:
-            name = self.choice(path)
-            if name not in catalogue.names("strategy"):
-                raise unknown("strategy", name, catalogue.names("strategy"))
-            thing = catalogue.resolve("strategy", name)
+            name, _, thing = self.entry(path, "strategy", default)
             for preset in getattr(catalogue.home("strategy", name), "PRESETS", ()):
                 if (preset.strategy, preset.stream, preset.recipe) != (name, stream, self.recipe):
                     continue
@@ -396,9 +435,10 @@ class _Resolver:
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
                     found.insert(0, (f"preset: {preset.source}", values))
-            path += ".base"
-            if self.look(path, None)[0] is None:
+            base = next((f for f in fields(thing) if f.name == "base"), None)
+            if base is None:
                 return found
+            path, default = f"{path}.base", _default(thing, base)
 
     def plan(self) -> Plan:
         from clbench.learner import Learner
@@ -409,33 +449,43 @@ class _Resolver:
         strategy = self.chosen("strategy", "strategy")
         learner = self.built(Learner, "learner", {})
         names, source = self.look("probes", list(PROBES))
-        probes = [self._probe(name) for name in _typed("probes", names, list[str])]
+        names = _typed("probes", names, list[str])
+        probes = [self._probe(name) for name in names]
+        if len(set(names)) < len(names):
+            raise Mistake(f"probes={to_text(names)}: each probe looks once.")
         self.note("probes", names, source)
-        seed = _typed("seed", self.look("seed", 0)[0], int)
-        if seed < 0:
-            raise Mistake(f"seed={seed}: a seed is 0 or more.")
-        self.note("seed", seed, self.look("seed", 0)[1])
+        seed, source = self.look("seed", 0)
+        seed = _typed("seed", seed, Natural)
+        self.note("seed", seed, source)
         self._check_paths()
         return Plan(stream, strategy, model, learner, probes, seed, self.values, self.sources)
 
     def _probe(self, name: str) -> Any:
-        from clbench.metric import Probe
+        from clbench.metric import Summary
 
-        thing = catalogue.resolve("metric", name)
-        if not (isinstance(thing, type) and issubclass(thing, Probe)):
-            raise Mistake(
-                f"'{name}' is no probe, but a summary: it is computed from rows. Probes are: {', '.join(PROBES)}."
-            )
-        return thing()
+        there = sorted(n for n, thing in catalogue.names("metric").items() if not isinstance(thing, Summary))
+        if name in catalogue.names("metric") and name not in there:
+            raise Mistake(f"'{name}' is no probe, but a summary, computed from rows. Probes are: {', '.join(there)}.")
+        if name not in there:
+            raise unknown("probe", name, there)
+        return catalogue.resolve("metric", name)()
 
     def note(self, path: str, value: Any, source: str) -> None:
         self.values[path], self.sources[path] = value, source
 
-    def chosen(self, path: str, kind: str) -> Any:
-        """The object that stands at `path`, chosen from the catalogue of its kind."""
-        name, source = self.look(path, ROOTS.get(path, "naive"))
-        entry = catalogue.resolve(kind, str(name))
-        self.note(path, str(name), source)
+    def entry(self, path: str, kind: str, default: Any = None) -> tuple[str, str, Any]:
+        """What is chosen at `path` from the catalogue of its kind, or else `default`: name, source, and itself."""
+        name, source = self.look(path, ROOTS.get(path))
+        if name is not None:
+            return str(name), source, catalogue.resolve(kind, str(name))
+        name = _name(kind, default)
+        found = catalogue.resolve(kind, name)
+        return name, source, default if type(default) in (found, type(found)) else found
+
+    def chosen(self, path: str, kind: str, default: Any = None) -> Any:
+        """The object that stands at `path`."""
+        name, source, entry = self.entry(path, kind, default)
+        self.note(path, name, source)
         self.known.add(path)
         if isinstance(entry, type):
             return self.built(entry, path, {})
@@ -450,7 +500,7 @@ class _Resolver:
             self.known.add(where)
             nested = _kind_of(hints[option.name])
             if nested:
-                given[option.name] = self.chosen(where, nested)
+                given[option.name] = self.chosen(where, nested, own.get(option.name, _default(kind, option)))
                 continue
             missing = object()
             value, source = self.look(where, missing)
@@ -471,15 +521,29 @@ class _Resolver:
         for number, (_, values) in enumerate(self.layers):
             for path in values:
                 if path not in self.known and not self._dropped(path, number):
-                    above = path.rpartition(".")[0]
-                    level = [k for k in self.known if k.rpartition(".")[0] == above]
-                    if not level:
-                        above, level = "", list(self.known)
-                    choice = {k.rpartition(".")[2] if above else k for k in level}
-                    owner = f"option of {above}={self.values[above]}" if above in self.values else "setting"
-                    if above == "learner":
-                        owner = "option of learner"
-                    raise unknown(owner, path.rpartition(".")[2] if above else path, choice)
+                    raise self._unknown(path)
+
+    def _unknown(self, path: str) -> Mistake:
+        """Says what there is where `path` leaves what is known."""
+        above, _, leaf = path.rpartition(".")
+        while above and above not in (*self.values, "learner"):
+            above, _, leaf = above.rpartition(".")
+        if not above:
+            return unknown("setting", path, GROUPS)
+        options = [k.rpartition(".")[2] for k in self.known if k.rpartition(".")[0] == above]
+        owner = above if above == "learner" else f"{above}={to_text(self.values[above])}"
+        if not options:
+            return Mistake(f"There is no setting named '{path}': {owner} has no options.")
+        return unknown(f"option of {owner}", leaf, options)
+
+
+def _name(kind: str, thing: Any) -> str:
+    """The name of what stands in a field by default."""
+    for name in catalogue.names(kind):
+        entry = catalogue.resolve(kind, name)
+        if type(thing) in (entry, type(entry)):
+            return name
+    return ROOTS[kind]
 
 
 def _kind_of(hint: Any) -> str | None:
@@ -504,10 +568,16 @@ def _typed(path: str, value: Any, hint: Any) -> Any:
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     try:
-        return TypeAdapter(hint).validate_python(value)
+        typed = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         reasons = list(dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in error.errors()))
-        raise Mistake(f"{path}={to_text(value)}: {'; or '.join(reasons)}.") from None
+        listed = any(e["type"] in ("list_type", "tuple_type") for e in error.errors())
+        hints = [f"a list is written {path}=[A,B]"] * listed + ["nothing is written null"] * (value in ("None", "none"))
+        hint = f" ({'; '.join(hints)})" if hints else ""
+        raise Mistake(f"{path}={to_text(value)}: {'; or '.join(reasons)}{hint}.") from None
+    if isinstance(value, bool) and not isinstance(typed, bool):
+        raise Mistake(f"{path}={to_text(value)}: {to_text(value)} is no number.")
+    return typed
 
 
 def documentation(kind: type) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,7 +220,8 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
         return "diverged"
     except Exception as error:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
-        recorder.status("failed", max(run.progress.experience - 1, 0), 0, line)
+        with suppress(OSError):
+            recorder.status("failed", max(run.progress.experience - 1, 0), 0, line)
         raise
     recorder.status("done", len(run.stream), run.learner.step)
     return "done"

@@ -20,6 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -135,6 +136,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
     status, error = "failed", ""
     try:
         with Recorder(task.folder) as recorder:
+            (task.folder / "error.txt").unlink(missing_ok=True)
             run = Run(
                 plan.stream,
                 plan.strategy,
@@ -164,7 +166,8 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
 def _log(folder: Path) -> None:
     import traceback
 
-    (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    with suppress(OSError):
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
 
 
 class _watched:
