@@ -28,10 +28,10 @@ def names(kind: str) -> dict[str, object]:
     found: dict[str, tuple[str, object]] = {}
     for entry in sorted(entry_points(group=f"clbench.{KINDS[kind]}"), key=lambda e: (e.name != "builtin", e.name)):
         try:
-            brought = entry.load()
+            brought = entry.load().items()
         except Exception as error:
             raise Mistake(f"The plug-in {_distribution(entry)} ({entry.value}) can't be read: {error}.") from None
-        for name, reference in brought.items():
+        for name, reference in brought:
             if name in found:
                 raise Mistake(
                     f"Two plug-ins bring a {kind} named '{name}': {found[name][0]} and {_distribution(entry)}. "
@@ -45,7 +45,7 @@ def resolve(kind: str, name: str) -> Any:
     """The class or instance that `name` stands for.
 
     Raises:
-        Mistake: no plug-in brings that name.
+        Mistake: no plug-in brings that name, or what it stands for can't be imported.
     """
     catalogue = names(kind)
     if name not in catalogue:
@@ -54,7 +54,10 @@ def resolve(kind: str, name: str) -> Any:
     if not isinstance(reference, str):
         return reference
     module, _, attribute = reference.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise Mistake(f"The {kind} '{name}' can't be imported from {reference}: {error}.") from error
 
 
 def home(kind: str, name: str) -> Any:

@@ -37,13 +37,14 @@ class Recipe:
     """How a stream is run: model and learner settings that belong together."""
 
     values: Values
+    """where it sets options of a model it chooses that model too, so that another choice drops them"""
     source: str
     """whose: a paper, or ours"""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Hyper-parameters of a strategy for a stream, with their source."""
+    """Hyper-parameters of a strategy for a stream, with their source. Of two that fit, the later one stands above."""
 
     strategy: str
     stream: str
@@ -226,19 +227,11 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _plain_text(word: str) -> str:
-    """The word, its value quoted where it is plain text with letters that the grammar does not know: ~/photos."""
+    """The word, its value quoted where it is plain text with characters that the grammar does not know: ~/photos."""
     path, separator, value = word.partition("=")
-    if (
-        re.fullmatch(r"[\w./@+]+", path, re.ASCII)
-        and re.search(r"[^\x20-\x7d]", value)
-        and not re.search(_MARKS, value)
-    ):
-        return f"{path}{separator}{to_text(value)}"
-    return word
-
-
-_MARKS = r"""[][(){},'"]|\$\{"""
-"""what a value that is more than plain text holds"""
+    structured = re.search(r"""[][(){},'"]""", value)
+    foreign = re.search(r"[^\w /\\+.$%*@?|:-]", value, re.ASCII)
+    return f"{path}{separator}{to_text(value)}" if foreign and not structured else word
 
 
 def typed_options(given: Values) -> Options:
@@ -402,10 +395,8 @@ class _Resolver:
         parts = path.split(".")
         for end in range(1, len(parts)):
             above = ".".join(parts[:end])
-            before, now = (
-                _highest(layers, above) or ROOTS.get(above) for layers in (self.layers[: layer + 1], self.layers)
-            )
-            if before is not None and before != now:
+            before = _highest(self.layers[: layer + 1], above)
+            if before is not None and before != _highest(self.layers, above):
                 return True
         return False
 
@@ -426,6 +417,7 @@ class _Resolver:
         path, default = "strategy", None
         while True:
             name, _, thing = self.entry(path, "strategy", default)
+            fitting: list[tuple[str, Values]] = []
             for preset in getattr(catalogue.home("strategy", name), "PRESETS", ()):
                 if (preset.strategy, preset.stream, preset.recipe) != (name, stream, self.recipe):
                     continue
@@ -434,7 +426,8 @@ class _Resolver:
                 defaults = {f.name: _default(thing, f) for f in fields(thing)}
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
-                    found.insert(0, (f"preset: {preset.source}", values))
+                    fitting.append((f"preset: {preset.source}", values))
+            found[0:0] = fitting
             base = next((f for f in fields(thing) if f.name == "base"), None)
             if base is None:
                 return found

@@ -89,6 +89,8 @@ class Reservoir(Memory):
         number = self.seen + np.arange(count)
         slots = np.where(number < self.size, number, rng.integers(0, number + 1))
         chosen = np.flatnonzero(slots < self.size)
+        if not len(chosen):
+            return chosen, chosen
         # Where two of one batch get one slot, the later one stays, as if they had come one by one.
         slots, last = np.unique(slots[chosen][::-1], return_index=True)
         return chosen[::-1][last], slots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row
 from clbench.stream import Exam
 
+AT_ONCE = 64
+"""batches whose logits are masked and compared together"""
 SHARED = "experiences share classes, so a task identity leaves nothing open"
 
 
@@ -76,24 +79,23 @@ class Exams(Probe):
         taught = torch.zeros(look.syllabus.classes, dtype=torch.bool)
         taught[sorted(look.seen)] = True
         known = torch.where((own & taught).any(1, keepdim=True), taught, own)
-        closed_class, closed_task = (~known).to(learner.where), (~own).to(learner.where)
+        readouts = (known,) if look.syllabus.shared else (known, own)
+        closed = [None if labels.all() else (~labels).to(learner.where) for labels in readouts]
         lengths = [len(exam.data) for exam in exams]
         exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
-        by_class, by_task, start = [], [], 0
+        best: list[list[Tensor]] = [[] for _ in readouts]
+        batches, start = papers(learner, exams, learner.eval_batch), 0
         with torch.inference_mode():
-            for raw in papers(learner, exams, learner.eval_batch):
-                logits = look.strategy.predict(learner, learner.encode(raw))
-                which = exam_of[start : start + len(raw)]
-                by_class.append(logits.masked_fill(closed_class[which], -torch.inf).argmax(1))
-                if not look.syllabus.shared:
-                    by_task.append(logits.masked_fill(closed_task[which], -torch.inf).argmax(1))
-                start += len(raw)
-        cuts = np.cumsum(lengths)[:-1]
-        kind = np.min_scalar_type(look.syllabus.classes - 1)
-        return tuple(  # type: ignore[return-value]
-            np.split(torch.cat(answers).cpu().numpy().astype(kind), cuts) if answers else []
-            for answers in (by_class, by_task)
-        )
+            while several := [look.strategy.predict(learner, learner.encode(raw)) for raw in islice(batches, AT_ONCE)]:
+                logits = torch.cat(several)
+                which = exam_of[start : start + len(logits)]
+                for found, labels in zip(best, closed, strict=True):
+                    left = logits if labels is None else logits.masked_fill(labels[which], -torch.inf)
+                    found.append(left.argmax(1))
+                start += len(logits)
+        cuts, kind = np.cumsum(lengths)[:-1], np.min_scalar_type(look.syllabus.classes - 1)
+        answers = [np.split(torch.cat(found).cpu().numpy().astype(kind), cuts) for found in best]
+        return answers[0], answers[-1]
 
     def _mark(self, look: Look, readout: str, answers: list[np.ndarray]) -> Iterator[Row]:
         look.predictions[readout] = {exam.name: given for exam, given in zip(look.exams, answers, strict=True)}

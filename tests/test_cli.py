@@ -174,7 +174,10 @@ def test_list_without_a_kind_lists_all(clbench):
     ("name", "shown"),
     [
         ("permuted_mnist", ["(stream)", "tasks", "recipe der2020: ", "model=mlp", "source: Buzzega et al. 2020"]),
-        ("derpp", ["(strategy)", "memory_size", "weight of the distance", "preset for stream=cifar10 recipe=der2020"]),
+        (
+            "derpp",
+            ["(strategy)", "weight of the distance", "cifar10 der2020 memory_size=500 learner.lr=0.03", "Mammoth"],
+        ),
         ("mlp", ["(model)", "hidden"]),
         ("class/forgetting", ["(metric)", "formula", "max over l(j) <= t < T", "Chaudhry et al."]),
         ("exams", ["(metric)", "van de Ven and Tolias 2019"]),
