@@ -118,10 +118,8 @@ class GreedyBalanced(Memory):
         where = np.full(self.size, -1)
         position, filled = 0, self.filled
         while position < count:
-            known = int(np.count_nonzero(counts))
-            rest = labels[position:]
-            quota = np.where(counts[rest] > 0, self.size / max(known, 1), self.size / (known + 1))
-            wanted = np.flatnonzero(counts[rest] < quota)
+            known = max(int(np.count_nonzero(counts)), 1)
+            wanted = np.flatnonzero(counts[labels[position:]] < self.size / known)
             if not len(wanted):
                 break
             position += int(wanted[0])

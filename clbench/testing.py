@@ -24,7 +24,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, partial
 from itertools import islice, pairwise, takewhile
@@ -589,11 +589,9 @@ def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
 
 def _chance() -> list[bytes]:
     """Where the global generators stand."""
-    return [
-        torch.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()).encode(),  # noqa: NPY002
-        repr(random.getstate()).encode(),
-    ]
+    _, key, place, *_ = np.random.get_state()  # noqa: NPY002
+    ours = repr(random.getstate()).encode()
+    return [torch.get_rng_state().numpy().tobytes(), np.asarray(key).tobytes(), bytes(str(place), "ascii"), ours]
 
 
 def _scatter(seed: int) -> None:
@@ -731,15 +729,13 @@ class _Bench:
         """
         self.runs += 1
         _scatter(self.runs)
-        if folder is None:
-            with TemporaryDirectory() as new:
-                return self.run(
-                    strategy, stream, seed=seed, probes=probes, others=others, every=every, folder=Path(new), told=told
-                )
         looking = [*probes, *(resolve("metric", name)() for name in others)]
-        strategy, stream = strategy or self.strategy(), stream or self.stream()
+        strategy = self.strategy() if strategy is None else strategy
+        stream = self.stream() if stream is None else stream
         learner = replace(self.learner)
-        with Recorder(folder) as recorder:
+        with ExitStack() as stack:
+            folder = folder or Path(stack.enter_context(TemporaryDirectory()))
+            recorder = stack.enter_context(Recorder(folder))
             run = _Interruptible(stream, strategy, self.model, learner, seed, looking, recorder, every, told=told)
             run.stop = stop
             try:

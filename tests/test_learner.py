@@ -10,6 +10,7 @@ from small import Linear, Net, images, lesson, numbers, opened, teach, weights
 from torch import nn
 
 from clbench.errors import Mistake
+from clbench.flops import counted
 from clbench.learner import Batch, Diverged, Learner, derive
 from clbench.memory import Reservoir
 from clbench.strategies.distillation import DER, DERPP
@@ -345,6 +346,13 @@ def test_operations_of_what_is_frozen_are_not_counted():
         p.requires_grad_(False)
     teach(learner, Strategy(), [lesson(images([0, 1] * 3))])
     assert learner.flops.total == 2 * 6 * (16 * 8 + 2 * 8 * 4)
+
+
+def test_operations_of_attention_are_those_of_its_two_products():
+    q, k, v = torch.randn(3, 2, 3, 5, 4)
+    with counted() as count:
+        torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert count() == 2 * (2 * (2 * 3) * 5 * 5 * 4)
 
 
 def test_bfloat16_runs_and_gives_logits_in_full():
