@@ -139,8 +139,9 @@ def _run(given: argparse.Namespace) -> int:
     plans, chosen = config.plans(words)
     from clbench import show, sweep
 
-    results = _writable(Path(chosen.results).expanduser())
+    results = Path(chosen.results).expanduser()
     work = sweep.tasks(plans, results, words)
+    _writable(results)
     from clbench.mirror import Mirror
 
     mirror = None
@@ -174,16 +175,15 @@ def _run(given: argparse.Namespace) -> int:
     return next((status for state, status in STATUS.items() if state in states), 0)
 
 
-def _writable(folder: Path) -> Path:
-    """The folder, made where it is not there.
+def _writable(folder: Path) -> None:
+    """Make the folder where it is not there.
 
     Raises:
         Mistake: nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise Mistake(f"results={folder} can't be written to: {error.strerror}.") from None
 

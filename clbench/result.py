@@ -143,7 +143,7 @@ def find(root: str | Path) -> list[Result]:
         raise Mistake(f"There is no folder {root}.")
     results = []
     for folder, inner, files in os.walk(root):
-        inner.sort()
+        inner[:] = sorted(name for name in inner if name != "mlartifacts")
         if "meta.json" in files:
             results.append(open_result(folder))
             inner.clear()

@@ -36,7 +36,7 @@ class Toy(ClassIncremental):
     def _open_dataset(self) -> Dataset:
         rng = np.random.default_rng(0)
         patterns = rng.integers(0, 2, (self.classes, self.side, self.side, 1)) * 120 + 60
-        splits = {}
+        splits: dict[str, dict[str, np.ndarray]] = {}
         for split, count in (("train", self.samples), ("test", max(self.samples // 2, 1))):
             y = np.repeat(np.arange(self.classes), count)
             x = patterns[y] + rng.normal(0, self.noise, (len(y), self.side, self.side, 1))
