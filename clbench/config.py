@@ -124,7 +124,7 @@ class Plan:
             for path, value in self.values.items()
             if path != "seed" and not (path.endswith(".data") and "/" in str(value))
         }
-        content = json.dumps([text, dict(checksums), self.versions()], sort_keys=True)
+        content = json.dumps([text, sorted(checksums.values()), self.versions()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def folder(self, results: Path, checksums: Mapping[str, str]) -> Path:
