@@ -3,8 +3,9 @@
     python benchmarks/overhead.py [--pairs 10] [--nets mlp,cnn,resnet18] [--json FILE]
 
 Ours is a whole run: rows, probes, FLOP counts, checkpoints, the thread that shows progress. The bare loop is what one
-would write for speed: tensors in memory, the same network, optimiser, batches and replay scheme, nothing recorded. The two
-take turns, pair by pair, in one process; what is printed is the median of the ratios with a 95 % interval by bootstrap.
+would write for speed: tensors in memory, the same network, optimiser, batches and replay scheme, nothing recorded. The
+two take turns, pair by pair, in one process; what is printed is the median of the ratios with a 95 % interval by
+bootstrap.
 """
 
 from __future__ import annotations
@@ -106,10 +107,9 @@ def bare(case: Case, strategy: str, steps: int) -> tuple[float, float]:
     for index in torch.randperm(n).split(case.batch):
         new_x, new_y = x[index], y[index]
         train_x, train_y = new_x, new_y
-        if strategy == "er":
-            if filled := min(seen, case.size):
-                draw = torch.randperm(filled)[: case.batch]
-                train_x, train_y = torch.cat([new_x, kept_x[draw]]), torch.cat([new_y, kept_y[draw]])
+        if strategy == "er" and seen:
+            draw = torch.randperm(min(seen, case.size))[: case.batch]
+            train_x, train_y = torch.cat([new_x, kept_x[draw]]), torch.cat([new_y, kept_y[draw]])
         optimizer.zero_grad()
         F.cross_entropy(model(train_x.float().div_(255)), train_y).backward()
         optimizer.step()
@@ -198,7 +198,8 @@ def main() -> None:
                 mine, plain = (statistics.median(side[i] for side in sides) for sides in zip(*pairs, strict=True))
                 unit = 1e3 if what == "step" else 1e6
                 name = f"{net} {strategy} {'step, ms' if what == 'step' else 'exam, µs/image'}"
-                print(f"{name:28}{plain * unit:10.3f}{mine * unit:10.3f}   {ratio:.3f} ({low:.3f} to {high:.3f})", flush=True)
+                line = f"{name:28}{plain * unit:10.3f}{mine * unit:10.3f}   {ratio:.3f} ({low:.3f} to {high:.3f})"
+                print(line, flush=True)
                 report.append({"what": name, "bare": plain, "ours": mine, "ratio": ratio, "low": low, "high": high})
     starts = [(start(OURS), start(BARE)) for _ in range(given.pairs)]
     extra, low, high = interval([mine - plain for mine, plain in starts])
