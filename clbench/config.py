@@ -146,7 +146,8 @@ class Plan:
 
     def preset(self) -> str:
         """Where the strategy's hyper-parameters come from."""
-        found = {s.removeprefix("preset: ") for s in self.sources.values() if s.startswith("preset: ")}
+        told = {source for source in self.sources.values() if source.startswith(("preset: ", "config "))}
+        found = {source.removeprefix("preset: ") for source in told}
         return "; ".join(sorted(found)) or "untuned"
 
 
