@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import mmap
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,18 @@ from typing import Any
 import numpy as np
 
 PHASES = ("elsewhere", "resuming", "training", "evaluation", "saving")
+EPOCHS = 16
+"""a process is left to itself for fewer epochs than this, at random, before it is killed; a run has 50"""
 
 
 def child(file: str, words: list[str]) -> int:
-    """`clbench run`, with its phase in the first byte of `file`."""
+    """`clbench run`, with its phase and the number of its saves in `file`, a byte each."""
     from clbench.cli import main
     from clbench.learner import Learner
     from clbench.run import Run
 
     with open(file, "r+b") as opened:
-        shared = mmap.mmap(opened.fileno(), 1)
+        shared = mmap.mmap(opened.fileno(), 2)
 
     def noted(phase: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(inner)
@@ -47,6 +50,7 @@ def child(file: str, words: list[str]) -> int:
                 return inner(*given, **named)
             finally:
                 shared[0] = before
+                shared[1] += phase == "saving"
 
         return outer
 
@@ -57,14 +61,17 @@ def child(file: str, words: list[str]) -> int:
 
 
 def start(phase: Path, results: Path, strategy: str) -> subprocess.Popen[bytes]:
-    phase.write_bytes(b"\0")
+    phase.write_bytes(b"\0\0")
     words = ["stream=digits", f"strategy={strategy}", f"results={results}", "mlflow=off", "checkpoint=0"]
     return subprocess.Popen([sys.executable, __file__, "--child", str(phase), *words], stdout=subprocess.DEVNULL)
 
 
-def wait(phase: Path, process: subprocess.Popen[bytes], goals: Sequence[str]) -> None:
-    """Until the process is in one of these phases, or over."""
-    while process.poll() is None and PHASES[phase.read_bytes()[0]] not in goals:
+def wait(phase: Path, process: subprocess.Popen[bytes], goal: str, saves: int) -> None:
+    """Until the process has saved so often, and is in this phase; or until it is over."""
+    while process.poll() is None:
+        now, saved = phase.read_bytes()
+        if saved >= saves and PHASES[now] == goal:
+            return
         time.sleep(0.0002)
 
 
@@ -82,22 +89,17 @@ def digest(results: Path) -> str:
 
 
 def kill(strategy: str, kills: int, rng: np.random.Generator, where: Path) -> tuple[Counter[str], int, int]:
-    """Kill runs of a strategy so many times: (kills by phase, runs that were done, how many of these are the same)."""
+    """Kill runs of a strategy so many times: (kills by phase, runs that were killed, how many of them are the same)."""
     phase, phases, runs, same = where / "phase", Counter[str](), 0, 0
-    process = start(phase, where / "whole", strategy)
-    wait(phase, process, PHASES[1:])
-    began = time.monotonic()
-    assert process.wait() == 0, "the run that is left alone fails"
-    length, whole = time.monotonic() - began, digest(where / "whole")
+    assert start(phase, where / "whole", strategy).wait() == 0, "the run that is left alone fails"
+    whole = digest(where / "whole")
     while phases.total() < kills:
-        results = where / f"killed-{runs}"
+        results, before = where / f"killed-{runs}", phases.total()
         while True:
             process = start(phase, results, strategy)
             if phases.total() < kills:
                 goal = PHASES[rng.integers(1, len(PHASES))]
-                wait(phase, process, PHASES[1:])
-                time.sleep(rng.uniform(0, length / 3) if goal != "resuming" else 0)
-                wait(phase, process, [goal])
+                wait(phase, process, goal, 0 if goal == "resuming" else int(rng.integers(EPOCHS)))
                 time.sleep(rng.exponential(0.001))
                 process.send_signal(signal.SIGKILL)
             ended = process.wait()
@@ -105,7 +107,10 @@ def kill(strategy: str, kills: int, rng: np.random.Generator, where: Path) -> tu
                 assert ended == 0, f"a run that goes on ends with exit status {ended}"
                 break
             phases[PHASES[phase.read_bytes()[0]]] += 1
-        runs, same = runs + 1, same + (digest(results) == whole)
+        if phases.total() > before:
+            runs, same = runs + 1, same + (digest(results) == whole)
+        else:
+            shutil.rmtree(results)
     return phases, runs, same
 
 

@@ -71,7 +71,9 @@ class Data:
         return len(self) * one
 
     def to(self, device: torch.device) -> Data:
-        """The same samples with source and positions on `device`."""
+        """The same samples with source and positions on `device`; themselves where they are there already."""
+        if self.index.device == device and self.source.x.device == device:
+            return self
         view = self.view.to(device) if isinstance(self.view, Tensor) else self.view
         return Data(self.source.to(device), self.index.to(device), view=view, lesson=self.lesson)
 
@@ -80,15 +82,31 @@ class Data:
         rows = self.index.index_select(0, positions)
         x = self.source.x.index_select(0, rows)
         if self.view is not None:
-            x = self._seen(x, positions)
+            x = self._seen(x, self.view if isinstance(self.view, int) else self.view.index_select(0, positions))
         return x, self.source.y.index_select(0, rows)
 
-    def _seen(self, x: Tensor, positions: Tensor) -> Tensor:
+    def between(self, start: int, stop: int) -> Tensor:
+        """The samples `start` to `stop`-1 as they are stored, without a copy where they lie side by side."""
+        if self._first is not None:
+            x = self.source.x[self._first + start : self._first + stop]
+        else:
+            x = self.source.x.index_select(0, self.index[start:stop])
+        if self.view is not None:
+            x = self._seen(x, self.view if isinstance(self.view, int) else self.view[start:stop])
+        return x
+
+    @cached_property
+    def _first(self) -> int | None:
+        """Where the samples begin in the source, if they lie there side by side and in order."""
+        first = int(self.index[0]) if len(self) else 0
+        along = torch.arange(first, first + len(self), device=self.index.device)
+        return first if torch.equal(self.index, along) else None
+
+    def _seen(self, x: Tensor, view: int | Tensor) -> Tensor:
         views = self.source.views
         assert views is not None
         flat = x.flatten(1, 2)
-        which = self.view if isinstance(self.view, int) else self.view.index_select(0, positions)  # type: ignore[union-attr]
-        places = views[which].view(-1, flat.shape[1], 1)
+        places = views[view].view(-1, flat.shape[1], 1)
         if self.source.whole:
             return flat.gather(1, places.expand_as(flat)).view_as(x)
         moved = flat.gather(1, places.clamp_min(0).expand_as(flat))

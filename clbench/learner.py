@@ -46,7 +46,7 @@ class Batch:
     y: Tensor
     """labels, B"""
     raw: Tensor
-    """the same samples as they are stored, un-augmented"""
+    """the same samples as they are stored, un-augmented; of joined batches, those of the first"""
     index: Tensor | None = None
     """their positions in the data that they come from; None: they come from memory"""
     kept: dict[str, Tensor] = field(default_factory=dict)
@@ -63,9 +63,7 @@ class Batch:
         """This batch and another as one; itself where there is no other."""
         if other is None:
             return self
-        return Batch(
-            torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.raw, other.raw]), past=self.past
-        )
+        return Batch(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), self.raw, past=self.past)
 
 
 def derive(seed: int, purpose: str, step: int = 0) -> int:
@@ -155,14 +153,11 @@ class Learner:
             raise Mistake("learner.schedule=multistep needs learner.milestones, in epochs: learner.milestones=[35,45].")
 
     def _device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
+            return torch.empty(0, device=auto if self.device == "auto" else self.device).device
         except (RuntimeError, AssertionError) as error:
             raise Mistake(f"learner.device={self.device}: {str(error).splitlines()[0]}") from None
-        return device
 
     # What a strategy calls.
 

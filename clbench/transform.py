@@ -30,13 +30,19 @@ class ImageTransform(Transform):
     """training: black pixels around the image, from which a window of its size is cut at random; 0: no crop"""
     flip: bool = False
     """training: mirrored left to right, half of the time"""
-    _factors: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _factors: dict[torch.device, tuple[Tensor | float, Tensor | float | None]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
-    def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _affine(self, device: torch.device) -> tuple[Tensor | float, Tensor | float | None]:
+        """What pixels are multiplied by, and what is added (None: nothing); plain numbers where there is one channel."""
         if device not in self._factors:
-            std = torch.tensor(self.std, dtype=torch.float64).view(1, -1, 1, 1)
-            mean = torch.tensor(self.mean, dtype=torch.float64).view(1, -1, 1, 1)
-            self._factors[device] = ((1 / (255 * std)).float().to(device), (-mean / std).float().to(device))
+            scales = [1 / (255 * std) for std in self.std]
+            shifts = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+            scale, shift = (
+                v[0] if len(v) == 1 else torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (scales, shifts)
+            )
+            self._factors[device] = scale, shift if any(shifts) else None
         return self._factors[device]
 
     def __call__(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
@@ -55,4 +61,5 @@ class ImageTransform(Transform):
             mirrored = torch.from_numpy(rng.random(n) < 0.5).to(device, non_blocking=True)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         scale, shift = self._affine(device)
-        return x.contiguous().float().mul_(scale).add_(shift)
+        x = x.contiguous().float().mul_(scale)
+        return x if shift is None else x.add_(shift)

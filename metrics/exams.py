@@ -24,21 +24,16 @@ def papers(learner: Learner, exams: Sequence[Exam], size: int) -> Iterator[Tenso
     held: list[Tensor] = []
     room = size
     for exam in exams:
-        data = learner.near(exam.data)
-        for piece in torch.arange(len(data), device=data.index.device).split([*_pieces(len(data), room, size)]):
-            held.append(learner.gather(data, piece)[0])
-            room -= len(piece)
+        data, start = learner.near(exam.data), 0
+        while start < len(data):
+            stop = min(start + room, len(data))
+            held.append(data.between(start, stop).to(learner.where, non_blocking=True))
+            start, room = stop, room - (stop - start)
             if room == 0:
                 yield torch.cat(held) if len(held) > 1 else held[0]
                 held, room = [], size
     if held:
         yield torch.cat(held)
-
-
-def _pieces(count: int, room: int, size: int) -> Iterator[int]:
-    while count > 0:
-        yield min(room, count)
-        count, room = count - room, size
 
 
 @dataclass
