@@ -35,7 +35,7 @@ class ImageTransform(Transform):
     )
 
     def _affine(self, device: torch.device) -> tuple[Tensor | float, Tensor | float | None]:
-        """What pixels are multiplied by, and what is added (None: nothing); plain numbers where there is one channel."""
+        """What pixels are multiplied by, and what is added (None: nothing); plain numbers for one channel."""
         if device not in self._factors:
             scales = [1 / (255 * std) for std in self.std]
             shifts = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
