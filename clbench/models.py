@@ -116,12 +116,13 @@ class CNN:
 class ConvBN:
     """Three 3 x 3 convolutions of stride 2, each with batch normalisation and ReLU: the house recipe's network.
 
-    A design of this project's, made for speed on a CPU. Features are the last map, averaged down to at most 4 x 4
-    positions and flattened: after three epochs of CIFAR-100 (one seed) the test accuracy was 42.5 %, with the mean over
-    positions instead 30.0 %. Convolutions start as Kaiming normal (He et al. 2015).
+    A design of this project's, made for speed on a CPU: two cores train it at 4,000 images a second. Features are the
+    last map, averaged down to at most 4 x 4 positions and flattened, not to its mean: with 32 filters, three epochs of
+    all of CIFAR-100 gave a test accuracy of 42.5 %, against 30.0 % (one seed). Convolutions start as Kaiming normal
+    (He et al. 2015).
     """
 
-    width: Count = 32
+    width: Count = 24
     """filters of the first convolution; the second has twice, the third four times as many"""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
