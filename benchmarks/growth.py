@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py [--experiences 200]
 
-A stream of random images, 200 experiences; er, derpp and cumulative's opposite, naive. Printed: seconds of a step and
+A stream of random images, 200 experiences, under naive, er and derpp. Printed: seconds of a step and
 resident memory in the first and the last tenth of the stream.
 """
 

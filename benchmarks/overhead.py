@@ -30,7 +30,7 @@ from clbench.learner import Learner, derive
 from clbench.recorder import Recorder
 from clbench.run import Run
 from clbench.streams.incremental import ClassIncremental
-from clbench.sweep import _watched
+from clbench.sweep import watched
 
 
 @dataclass
@@ -83,7 +83,7 @@ def ours(case: Case, strategy: str, steps: int) -> tuple[float, float]:
     probes = [resolve("metric", name)() for name in ("exams", "cost", "timing", "loss")]
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder)) as recorder:
         run = Run(stream, resolve("strategy", strategy)(), resolve("model", case.net)(), learner, 0, probes, recorder)
-        with _watched(0, run.progress, lambda event: None):
+        with watched(0, run.progress, lambda event: None):
             run()
         seconds = learner.seconds / learner.step
         exams = [r for r in (Path(folder) / "timings.csv").read_text().splitlines() if "exam_seconds" in r]

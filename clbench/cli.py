@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def _run(given: argparse.Namespace) -> int:
     from clbench import config
 
     words = list(given.words)
-    options = {f"{name}=" for name in ("results", "workers", "mlflow", "checkpoint")}
-    if all(any(word.startswith(option) for option in options) for word in words):
+    options = {option.name for option in fields(config.Options)}
+    if all(word.partition("=")[0] in options for word in words):
         words = [*FIRST, *words]
     plans, chosen = config.plans(words)
     from clbench import show, sweep

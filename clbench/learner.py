@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -361,10 +361,6 @@ class Learner:
         self.step, self.seconds, self.last_loss = state["step"], state["seconds"], state["last_loss"]
         self.optim = state["optim"]
         self._seen, self._together = state["seen"], state["together"]
-
-    def settings(self) -> dict[str, Any]:
-        """The fields, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 _KNOWN = nullcontext()

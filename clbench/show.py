@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clbench.config import Preset
     from clbench.sweep import Event, Task
 
-LISTED = {"streams": "stream", "strategies": "strategy", "metrics": "metric", "models": "model"}
+LISTED = {heading: kind for kind, heading in catalogue.KINDS.items()}
 
 
 # Runs.

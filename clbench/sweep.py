@@ -19,16 +19,17 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.config import Plan
+from clbench.config import Plan, to_text
 from clbench.errors import Busy, Mistake
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ class Task:
     meta: dict[str, Any]
 
 
-def check(plan: Plan) -> int:
-    """Whether a run could start: data, options, capabilities, network. Returns its number of optimiser steps, if every
-    experience is learned in the ordinary way.
+def check(plan: Plan) -> None:
+    """Whether a run could start: data, options, capabilities, network.
 
     Raises:
         Mistake: it could not; why.
@@ -63,7 +63,6 @@ def check(plan: Plan) -> int:
     stream.open(plan.seed)
     syllabus = stream.syllabus()
     plan.model.build(syllabus.shape, syllabus.classes)
-    return sum(plan.learner.steps(size) for size in syllabus.sizes)
 
 
 def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Task]:
@@ -89,8 +88,6 @@ def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Ta
 
 
 def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[str, Any]:
-    from clbench.config import to_text
-
     axes = {p.partition(".")[2]: v for p, v in plan.values.items() if p.endswith("memory_size")}
     return {
         "format": 1,
@@ -113,6 +110,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
     }
 
 
+@cache
 def commit() -> str:
     """The commit of the checkout that clbench runs from, `+` where files were changed; empty outside a checkout."""
     where = Path(__file__).parent
@@ -148,7 +146,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
                 every,
                 say=lambda line: tell({"event": "say", "run": number, "line": line}),
             )
-            with _watched(number, run.progress, tell):
+            with watched(number, run.progress, tell):
                 status = execute(run, plan.text(), task.meta, again)
             error = recorder.state().get("error", "")
     except Busy as busy:
@@ -170,42 +168,36 @@ def _log(folder: Path) -> None:
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
 
 
-class _watched:
+@contextmanager
+def watched(number: int, progress: Progress, tell: Callable[[Event], None]) -> Iterator[None]:
     """While it is open, tells the progress of a run twice a second, from a thread of its own."""
+    over, started = threading.Event(), time.monotonic()
 
-    def __init__(self, number: int, progress: Progress, tell: Callable[[Event], None]) -> None:
-        self.number, self.progress, self.tell = number, progress, tell
-        self.over = threading.Event()
-        self.started = time.monotonic()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.over.wait(0.5):
-            p = self.progress
-            if p.learner is None:
+    def watch() -> None:
+        while not over.wait(0.5):
+            if (learner := progress.learner) is None:
                 continue
-            done = p.learner.step - (p.resumed or 0)
-            spent = time.monotonic() - self.started
-            left = spent * (p.steps - p.learner.step) / done if done > 0 and p.steps >= p.learner.step else math.nan
-            self.tell(
+            done, rest = learner.step - (progress.resumed or 0), progress.steps - learner.step
+            tell(
                 {
                     "event": "progress",
-                    "run": self.number,
-                    "experience": p.experience,
-                    "experiences": p.experiences,
-                    "step": p.learner.step,
-                    "loss": p.learner.last_loss,
-                    "accuracy": p.accuracy,
-                    "left": left,
+                    "run": number,
+                    "experience": progress.experience,
+                    "experiences": progress.experiences,
+                    "step": learner.step,
+                    "loss": learner.last_loss,
+                    "accuracy": progress.accuracy,
+                    "left": (time.monotonic() - started) * rest / done if done > 0 and rest >= 0 else math.nan,
                 }
             )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def in_turn(work: Sequence[Task], every: float, again: bool, tell: Callable[[Event], None]) -> list[str]:

@@ -24,8 +24,7 @@ from clbench.types import Count, NonNegative
 
 @dataclass
 class DER(Strategy):
-    """CE(f(x), y) + alpha * MSE(f(x'), z'): x' is drawn from memory, z' are the logits that were seen with it (eq.
-    5)."""
+    """CE(f(x), y) + alpha * MSE(f(x'), z'): x' is drawn from memory, z' are the logits that were seen with it."""
 
     memory_size: Count = 500
     """samples kept, each with its logits"""
