@@ -23,6 +23,7 @@ from clbench.errors import Mistake, unknown
 from clbench.types import Count, Natural, NonNegative
 
 if TYPE_CHECKING:
+    from clbench.budget import Budget
     from clbench.learner import Learner, Model
     from clbench.metric import Probe
     from clbench.strategy import Strategy
@@ -75,8 +76,10 @@ class Options:
 
 ROOTS = {"stream": "digits", "strategy": "naive", "model": "mlp"}
 RUN = ("seed", "recipe", "probes", "config")
-PROBES = ("exams", "cost", "timing", "loss")
-GROUPS = (*ROOTS, "learner", *RUN, *(f.name for f in fields(Options)))
+PROBES = ("exams", "cost", "timing", "loss", "drift")
+UNCHOSEN = {"learner": "learner.lr=0.03, learner.epochs=5, …", "budget": "budget.flops=1e13 or budget.naive=1.1"}
+"""what has options and no catalogue, and how these are written"""
+GROUPS = (*ROOTS, *UNCHOSEN, *RUN, *(f.name for f in fields(Options)))
 """what a setting can begin with"""
 
 
@@ -88,6 +91,7 @@ class Plan:
     strategy: Strategy
     model: Model
     learner: Learner
+    budget: Budget
     probes: list[Probe]
     seed: int
     values: dict[str, Any]
@@ -142,7 +146,8 @@ class Plan:
             del learner["milestones"], learner["gamma"]
         model = {p: v for p, v in self.values.items() if p == "model" or p.startswith("model.")}
         stream = {"stream": self.values["stream"], "stream version": self.stream.version, **self.stream.protocol()}
-        return {key: _plain(value) for key, value in {**stream, **model, **learner}.items()}
+        budget = {"compute budget": str(self.budget)} if str(self.budget) != "none" else {}
+        return {key: _plain(value) for key, value in {**stream, **model, **learner, **budget}.items()}
 
     def preset(self) -> str:
         """Where the strategy's hyper-parameters come from."""
@@ -321,8 +326,8 @@ def check_names(points: Iterable[Values]) -> None:
             root = path.partition(".")[0]
             if root not in GROUPS:
                 raise unknown("setting", root, GROUPS)
-            if path == "learner":
-                raise Mistake("The learner is not chosen but set: learner.lr=0.03, learner.epochs=5, …")
+            if path in UNCHOSEN:
+                raise Mistake(f"The {path} is not chosen but set: {UNCHOSEN[path]}")
             if path in ROOTS:
                 if not isinstance(value, str):
                     raise Mistake(
@@ -435,6 +440,7 @@ class _Resolver:
             path, default = f"{path}.base", _default(thing, base)
 
     def plan(self) -> Plan:
+        from clbench.budget import Budget
         from clbench.learner import Learner
 
         self.note("recipe", self.recipe, self.look("recipe", "house")[1])
@@ -442,6 +448,7 @@ class _Resolver:
         model = self.chosen("model", "model")
         strategy = self.chosen("strategy", "strategy")
         learner = self.built(Learner, "learner", {})
+        budget = self.built(Budget, "budget", {})
         names, source = self.look("probes", list(PROBES))
         names = _typed("probes", names, list[str])
         probes = [self._probe(name) for name in names]
@@ -452,7 +459,7 @@ class _Resolver:
         seed = _typed("seed", seed, Natural)
         self.note("seed", seed, source)
         self._check_paths()
-        return Plan(stream, strategy, model, learner, probes, seed, self.values, self.sources)
+        return Plan(stream, strategy, model, learner, budget, probes, seed, self.values, self.sources)
 
     def _probe(self, name: str) -> Any:
         from clbench.metric import Summary
@@ -520,12 +527,12 @@ class _Resolver:
     def _unknown(self, path: str) -> Mistake:
         """Says what there is where `path` leaves what is known."""
         above, _, leaf = path.rpartition(".")
-        while above and above not in (*self.values, "learner"):
+        while above and above not in (*self.values, *UNCHOSEN):
             above, _, leaf = above.rpartition(".")
         if not above:
             return unknown("setting", path, GROUPS)
         options = [k.rpartition(".")[2] for k in self.known if k.rpartition(".")[0] == above]
-        owner = above if above == "learner" else f"{above}={to_text(self.values[above])}"
+        owner = above if above in UNCHOSEN else f"{above}={to_text(self.values[above])}"
         if not options:
             return Mistake(f"There is no setting named '{path}': {owner} has no options.")
         return unknown(f"option of {owner}", leaf, options)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,9 @@ from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
 from clbench.memory import Memory
+from clbench.modules import only
 from clbench.optimizer import Optimizer, constant, cosine, multistep
+from clbench.strategy import Adjust, Around, Loss
 from clbench.stream import Experience, Syllabus
 from clbench.transform import Transform
 from clbench.types import Count, NonNegative, Positive
@@ -128,14 +130,17 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "init"))
             self.model = model.build(syllabus.shape, syllabus.classes)
+        self._shape = syllabus.shape
         self.model.to(self.where).eval()
         self.optim: Optimizer | None = None
         self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
         self._together = torch.zeros(syllabus.classes, syllabus.classes, dtype=torch.bool, device=self.where)
-        self._losses: list[Tensor] = []
+        self._stack: list[Around] = []
+        self._still: list[nn.Module] = []
         self._calls = 0
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
+        self.look_at((), lambda count: None)
 
     def check(self) -> None:
         """Whether the options go together.
@@ -214,6 +219,19 @@ class Learner:
         raw, y, kept = memory.sample(count or self.replay_batch or self.batch, rng)
         return Batch(self._transform(raw, rng), y, raw, kept=kept)
 
+    def draws(self, memory: Memory, rng: np.random.Generator, steps: int, count: int | None = None) -> Iterator[Batch]:
+        """`steps` batches of the past, each as `recall` gives it; none where memory is empty."""
+        for _ in range(steps):
+            batch = self.recall(memory, rng, count)
+            if batch is None:
+                return
+            yield batch
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the model's head is given for network input `x`: B x features, float32."""
+        with torch.autocast(self.where.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
+            return self.model.body(x).float()  # type: ignore[operator]
+
     def encode(self, raw: Tensor) -> Tensor:
         """Network input for samples as they are stored, without augmentation."""
         return self._transform(raw)
@@ -265,22 +283,29 @@ class Learner:
     def fit(
         self,
         batches: Iterable[Batch],
-        loss: Callable[[Learner, Batch], Any],
-        adjust: Callable[[Learner], None] | None = None,
+        loss: Loss,
+        adjust: Adjust | None = None,
         optimizer: Optimizer | None = None,
     ) -> None:
-        """Train on `batches`, one step each; nothing is fetched ahead.
+        """Train on `batches`, one step each; nothing is fetched ahead. Between two steps another `fit` may run.
 
         Raises:
             Diverged: a loss was not finite.
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
+        stream = _generator(batches)
+        for outer in reversed(self._stack):
+            stream, loss = outer.around_batches(self, stream), outer.around_loss(self, loss)
+            adjust, optimizer = outer.around_adjust(self, adjust), outer.around_optimizer(self, optimizer)
         self.seed_globals("global")
-        self.model.train()
-        trains = (getattr(loss, "__qualname__", repr(loss)), sum(p.numel() for p in optimizer.parameters))
-        flops, losses, stream, kept = self.flops, self._losses, _generator(batches), None
-        while (batch := _next(stream, kept)) is not None:
+        before = self.model.training
+        self.train(True)
+        trains, flops, kept = self._trains(loss), self.flops, None
+        due = self._next_look(optimizer) if optimizer is self.optim else -1
+        steps: list[int] = []
+        losses: list[Tensor] = []
+        while (batch := following(stream, kept)) is not None:
             kind = (trains, batch.shape)
             with _KNOWN if kind in flops.table else flops.counting(kind):
                 optimizer.zero_grad()
@@ -295,24 +320,122 @@ class Learner:
             losses.append(value.detach())
             flops.total += flops.table[kind]
             self.step += 1
-        self.model.eval()
-        self.check_losses()
+            steps.append(self.step)
+            if optimizer.done == due:
+                self._look(optimizer)
+                due = self._next_look(optimizer)
+        self.train(before)
+        self._check(losses, steps)
 
-    def check_losses(self) -> None:
-        """Look at the losses since the last look, all at once; `last_loss` is their mean.
+    def _check(self, losses: list[Tensor], steps: list[int]) -> None:
+        """Look at the losses of steps, all at once; `last_loss` is their mean.
 
         Raises:
             Diverged: one was not finite; the first such step is named.
         """
-        if not self._losses:
+        if not losses:
             return
-        losses = torch.stack(self._losses).float().cpu()
-        first = self.step - len(losses) + 1
-        self._losses.clear()
-        bad = (~losses.isfinite()).nonzero()
+        values = torch.stack(losses).float().cpu()
+        bad = (~values.isfinite()).nonzero()
         if len(bad):
-            raise Diverged(first + int(bad[0]), float(losses[bad[0]]))
-        self.last_loss = float(losses.mean())
+            raise Diverged(steps[int(bad[0])], float(values[bad[0]]))
+        self.last_loss = float(values.mean())
+
+    def train(self, mode: bool) -> None:
+        """Training or evaluation mode, but for the modules that `only` keeps in evaluation mode."""
+        self.model.train(mode)
+        for module in self._still:
+            module.eval()
+
+    @contextmanager
+    def within(self, outer: Around) -> Iterator[None]:
+        """Each `fit` in here passes its arguments through `outer`, after those within it."""
+        self._stack.append(outer)
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
+    @contextmanager
+    def only(self, names: Collection[str]) -> Iterator[None]:
+        """In here, of what trains only the parameters `names` do. Batch normalisation whose running statistics are not
+        among `names` is in evaluation mode: it normalises by them and leaves them as they are.
+
+        Raises:
+            Mistake: none of the parameters trains.
+        """
+        before = self._still
+        with only(self.model, names) as still:
+            self._still = [*before, *still]
+            self.train(self.model.training)
+            try:
+                yield
+            finally:
+                self._still = before
+                self.train(self.model.training)
+
+    # What it costs.
+
+    def _trains(self, loss: Loss) -> tuple[str, str]:
+        """What the cost of a step depends on beside the shapes: the loss, and which parameters train."""
+        mask = "".join("01"[p.requires_grad] for p in self.model.parameters())
+        return getattr(loss, "__qualname__", repr(loss)), mask
+
+    @contextmanager
+    def spending(self, what: str, shape: Sequence[int]) -> Iterator[None]:
+        """Count what runs in here as training; measured the first time for each `what` and `shape`."""
+        kind = (what, tuple(shape))
+        with _KNOWN if kind in self.flops.table else self.flops.counting(kind):
+            yield
+        self.flops.total += self.flops.table[kind]
+
+    def price(self, batch: Batch, loss: Loss) -> int:
+        """Floating-point operations of a step on such a batch; of a forward pass, where nothing trains. None is done:
+        weights and statistics stay.
+        """
+        kind = (self._trains(loss), batch.shape)
+        if kind not in self.flops.table:
+            before = self.model.training
+            self.model.eval()
+            with self.flops.counting(kind):
+                value = loss(self, batch)
+                value = value[0] if isinstance(value, tuple) else value
+                if value.requires_grad:
+                    value.backward()
+            self.model.zero_grad()
+            self.train(before)
+        return self.flops.table[kind]
+
+    def plain_cost(self, samples: int) -> int:
+        """Floating-point operations of fine-tuning (cross-entropy, all that trains) on so many samples for `epochs`."""
+        whole, rest = divmod(samples, self.batch)
+        batches = [(whole, self.batch)] * (whole > 0) + [(1, rest)] * (rest > 0)
+        return self.epochs * sum(count * self.price(self.blank(size), _plain) for count, size in batches)
+
+    def blank(self, size: int) -> Batch:
+        """A batch of zeros, to ask for the price of."""
+        x = torch.zeros(size, *self._shape, device=self.where)
+        return Batch(x, torch.zeros(size, dtype=torch.int64, device=self.where), x)
+
+    # Looks within an experience.
+
+    def look_at(self, counts: Sequence[int], look: Callable[[int], None]) -> None:
+        """From now on `look(n)` is called n times an experience for each n in `counts`, evenly over its steps."""
+        self._counts, self._call_look = counts, look
+
+    def _next_look(self, optimizer: Optimizer) -> int:
+        """The step of an optimiser at which a look is next due; -1: none is."""
+        done, steps = optimizer.done - optimizer.first, optimizer.steps
+        after = [-(-(done * n // steps + 1) * steps // n) for n in self._counts]
+        return min((optimizer.first + step for step in after if step <= steps), default=-1)
+
+    def _look(self, optimizer: Optimizer) -> None:
+        done, steps = optimizer.done - optimizer.first, optimizer.steps
+        self.model.eval()
+        for n in self._counts:
+            if done * n // steps > (done - 1) * n // steps:
+                self._call_look(n)
+        self.train(True)
 
     def seed_globals(self, purpose: str) -> None:
         """Seed the generators that belong to nobody (torch's, numpy's, Python's), as `rng` is seeded."""
@@ -330,8 +453,10 @@ class Learner:
         members = torch.tensor(sorted(experience.classes), dtype=torch.int64, device=self.where)
         self._seen[members] = True
         self._together[members[:, None], members] = True
+        steps = self.steps(len(experience.train))
         if self.optim is None or not self.keep_optimizer:
-            self.optim = self.new_optimizer(self.steps(len(experience.train)))
+            self.optim = self.new_optimizer(steps)
+        self.optim.begin(steps)
         self._calls, self._saved = 0, None
         self.seed_globals("learn")
 
@@ -366,7 +491,20 @@ class Learner:
 _KNOWN = nullcontext()
 
 
-def _next(stream: Generator[Batch, Any, None], kept: Any) -> Batch | None:
+def after_each(batches: Generator[Batch, Any, None], act: Callable[[Batch, Any], None]) -> Generator[Batch, Any, None]:
+    """The same batches; after each one's step `act(batch, kept)` is called with what the loss kept."""
+    kept = None
+    while (batch := following(batches, kept)) is not None:
+        kept = yield batch
+        act(batch, kept)
+
+
+def _plain(learner: Learner, batch: Batch) -> Tensor:
+    return learner.criterion(learner(batch.x), batch.y)
+
+
+def following(stream: Generator[Batch, Any, None], kept: Any) -> Batch | None:
+    """The next batch of a stream that is sent what the loss kept of the one before; None: there is none."""
     try:
         return stream.send(kept)
     except StopIteration:

@@ -54,14 +54,17 @@ class Look:
     """spent on exams so far"""
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """what was answered in this look: read-out, then exam, then labels; written beside the rows"""
+    when: str | int = "experience"
+    """the entry of the probe's `when` that this look is for"""
 
 
 @dataclass
 class Probe:
     """Looks at a live run and returns rows. Subclasses say at what."""
 
-    when: ClassVar[str] = "experience"
-    """`experience`: before the first and after each; `epoch`: after each pass over an experience"""
+    when: ClassVar[tuple[str | int, ...]] = ("experience",)
+    """`experience`: before the first and after each; `epoch`: after each pass over an experience; a number: so many
+    times an experience, evenly over its steps, the last time after the last one"""
     repeats: ClassVar[bool] = True
     """whether a second run gives the same rows; what does not (seconds) is kept apart"""
 

@@ -25,6 +25,7 @@ CATALOGUE: dict[str, object] = {
     "convbn": "clbench.models:ConvBN",
     "resnet18": "clbench.models:ResNet18",
     "resnet20": "clbench.models:ResNet20",
+    "vit": "clbench.models:ViT",
     "timm": "clbench.models:Timm",
 }
 
@@ -178,6 +179,58 @@ class ResNet20:
 
         body = resnet(_image(shape)[0], blocks=(3, 3, 3), width=self.width, projection=False)
         return _with_head(body, 4 * self.width, classes)
+
+
+@dataclass
+class ViT:
+    """A plain vision transformer (Dosovitskiy et al. 2021) for small images, made of timm's blocks.
+
+    Features are the mean over the patches, normalised (Zhai et al. 2022, Scaling Vision Transformers, CVPR, compare it
+    with a class token, which there is none of here). Positions are learned; there is no dropout.
+    """
+
+    patch: Count = 4
+    """pixels a side of a patch; must divide the images"""
+    width: Count = 96
+    """numbers for each patch, from the first block to the last; a multiple of `heads`"""
+    depth: Count = 6
+    """blocks"""
+    heads: Count = 3
+    """of each block's attention"""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The model for images of `shape` (C, H, W) whose sides are multiples of `patch`.
+
+        Raises:
+            Mistake: they are not, or `heads` does not divide `width`.
+        """
+        channels, height, width = _image(shape)
+        if height % self.patch or width % self.patch:
+            fit = ", ".join(
+                str(side) for side in range(1, min(height, width) + 1) if not (height % side or width % side)
+            )
+            raise Mistake(
+                f"model.patch={self.patch} does not divide images of {height} x {width}; patches that do: {fit}."
+            )
+        if self.width % self.heads:
+            raise Mistake(f"model.width={self.width} must be a multiple of model.heads={self.heads}.")
+        from clbench.vision import torchvision
+
+        torchvision()
+        from timm.models.vision_transformer import VisionTransformer
+
+        body = VisionTransformer(
+            (height, width),
+            self.patch,
+            channels,
+            num_classes=0,
+            global_pool="avg",
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            class_token=False,
+        )
+        return _with_head(body, self.width, classes)
 
 
 @dataclass

@@ -49,9 +49,13 @@ class Optimizer:
         self.parameters = list(parameters)
         self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
-        self.done = 0
+        self.done = self.first = 0
         if factor is not None:
             self._set_rate()
+
+    def begin(self, steps: int) -> None:
+        """From here on it is a phase of `steps` steps."""
+        self.first, self.steps = self.done, steps
 
     def zero_grad(self) -> None:
         self.torch.zero_grad()
@@ -72,10 +76,10 @@ class Optimizer:
             group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "torch": self.torch.state_dict()}
+        return {"done": self.done, "first": self.first, "steps": self.steps, "torch": self.torch.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.torch.load_state_dict(state["torch"])
-        self.done = state["done"]
+        self.done, self.first, self.steps = state["done"], state["first"], state["steps"]
         if self.factor is not None:
             self._set_rate()

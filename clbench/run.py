@@ -17,7 +17,7 @@ from clbench.learner import Diverged, Learner, Model
 from clbench.metric import Look, Probe, Row
 from clbench.recorder import Recorder
 from clbench.state import pack, pack_value, unpack, unpack_value
-from clbench.strategy import Strategy
+from clbench.strategy import Strategy, resumable
 from clbench.stream import Experience, Stream
 
 
@@ -83,6 +83,8 @@ class Run:
         syllabus = self.stream.syllabus()
         self.learner.open(self.model, syllabus, self.stream.transform(), self.stream.criterion, self.seed)
         self.learner.after_epoch = self._after_epoch
+        counts = sorted({n for probe in self.probes for n in probe.when if isinstance(n, int)})
+        self.learner.look_at(counts, self._look_inside)
         self._exams, self._syllabus = self.stream.exams(), syllabus
         self._seen: frozenset[int] = frozenset()
         self._exam_seconds = 0.0
@@ -106,11 +108,16 @@ class Run:
         self._tick()
         index = self.progress.experience - 1
         self._look("epoch", index)
-        if self._due() and self.strategy.resumable:
+        if self._due() and resumable(self.strategy):
             start, now = self._start, self._pack(f"epoch{index}")
             assert start is not None
             tree = {"experience": index, "call": call, "epoch": epoch, "start": start[0], "now": now[0]}
             self._write(tree, {**start[1], **now[1]})
+        self._clock = time.monotonic()
+
+    def _look_inside(self, count: int) -> None:
+        self._tick()
+        self._look(count, self.progress.experience - 1)
         self._clock = time.monotonic()
 
     def _measure(self, step: int) -> None:
@@ -124,12 +131,12 @@ class Run:
         self.learner.seconds += now - self._clock
         self._clock = now
 
-    def _look(self, when: str, step: int) -> None:
+    def _look(self, when: str | int, step: int) -> None:
         learner = self.learner
-        look = Look(step, learner.step, learner, self.strategy, self._syllabus, self._exams, self._seen)
+        look = Look(step, learner.step, learner, self.strategy, self._syllabus, self._exams, self._seen, when=when)
         found: list[Row] = []
         for probe in self.probes:
-            if probe.when != when:
+            if when not in probe.when:
                 continue
             started, look.exam_seconds = time.monotonic(), self._exam_seconds
             rows = list(probe(look))
@@ -150,7 +157,7 @@ class Run:
         return time.monotonic() - self._saved_at >= self.every
 
     def _pack(self, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        if not self.strategy.resumable:
+        if not resumable(self.strategy):
             return {}, {}
         strategy, tensors = pack(self.strategy, f"{name}.strategy")
         tree: dict[str, Any] = {"strategy": strategy, "seen": sorted(self._seen), "exam_seconds": self._exam_seconds}
@@ -162,7 +169,7 @@ class Run:
         return tree, tensors
 
     def _save(self, step: int, last: bool) -> None:
-        if self.strategy.resumable and (last or self._due()):
+        if resumable(self.strategy) and (last or self._due()):
             tree, tensors = self._pack("start")
             self._write({"experience": step, "start": tree}, tensors)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from clbench.learner import Batch, Learner
+    from clbench.memory import Memory
+    from clbench.optimizer import Optimizer
     from clbench.stream import Experience, Syllabus
+
+Loss = Callable[["Learner", "Batch"], Any]
+"""of a batch: a value, or (value, what to keep)"""
+Adjust = Callable[["Learner"], None]
+"""what happens to the gradients before a step"""
 
 
 @dataclass
@@ -53,3 +60,69 @@ class Strategy:
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """Logits, B x classes, for network input `x`. Changes nothing; called in evaluation mode, without gradients."""
         return learner(x)
+
+
+@dataclass
+class Around(Strategy):
+    """A strategy around another: what it does not override is the base's.
+
+    Weights move only in `learner.fit`. Within `learner.within(self)`, `fit` passes each of its arguments through
+    `around_batches`, `around_loss`, `around_adjust` and `around_optimizer`, of the innermost wrapper first; whatever an
+    outer strategy does to its base's training, it does there.
+    """
+
+    base: Strategy = field(default_factory=Strategy)
+    """the strategy that it is put around"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        self.base.start(learner, syllabus)
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        with learner.within(self):
+            self.base.learn(learner, experience)
+
+    def predict(self, learner: Learner, x: Tensor) -> Tensor:
+        return self.base.predict(learner, x)
+
+    def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
+        """What the base trains on, as this strategy gives it. `kept = yield batch` hands on what the loss kept."""
+        return batches
+
+    def around_loss(self, learner: Learner, loss: Loss) -> Loss:
+        """What the base minimises, likewise."""
+        return loss
+
+    def around_adjust(self, learner: Learner, adjust: Adjust | None) -> Adjust | None:
+        """What happens to the gradients, likewise."""
+        return adjust
+
+    def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
+        """Who steps, likewise."""
+        return optimizer
+
+
+def layers(strategy: Strategy) -> Iterator[Strategy]:
+    """A strategy and those that it is put around, inwards."""
+    yield strategy
+    if isinstance(strategy, Around):
+        yield from layers(strategy.base)
+
+
+def needs(strategy: Strategy) -> frozenset[str]:
+    """What the stream must offer to a strategy and to those that it is put around."""
+    return frozenset().union(*(layer.needs for layer in layers(strategy)))
+
+
+def whole_stream(strategy: Strategy) -> bool:
+    """Whether a strategy, or one that it is put around, learns only at the last experience."""
+    return any(layer.whole_stream for layer in layers(strategy))
+
+
+def resumable(strategy: Strategy) -> bool:
+    """Whether the state of a strategy and of those that it is put around can be saved."""
+    return all(layer.resumable for layer in layers(strategy))
+
+
+def memory_of(strategy: Strategy) -> Memory | None:
+    """The memory of a strategy, or of the first that has one of those that it is put around; None: there is none."""
+    return next((layer.memory for layer in layers(strategy) if hasattr(layer, "memory")), None)

@@ -53,7 +53,9 @@ def check(plan: Plan) -> None:
     Raises:
         Mistake: it could not; why.
     """
-    missing = sorted(plan.strategy.needs - plan.stream.offers)
+    from clbench.strategy import needs
+
+    missing = sorted(needs(plan.strategy) - plan.stream.offers)
     if missing:
         raise Mistake(
             f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
@@ -61,8 +63,9 @@ def check(plan: Plan) -> None:
     plan.learner.check()
     stream = copy(plan.stream)
     stream.open(plan.seed)
-    syllabus = stream.syllabus()
-    plan.model.build(syllabus.shape, syllabus.classes)
+    learner, syllabus = copy(plan.learner), stream.syllabus()
+    learner.open(plan.model, syllabus, stream.transform(), stream.criterion, plan.seed)
+    plan.budget.around(deepcopy(plan.strategy)).start(learner, syllabus)
 
 
 def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Task]:
@@ -88,6 +91,8 @@ def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Ta
 
 
 def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[str, Any]:
+    from clbench.strategy import whole_stream
+
     axes = {p.partition(".")[2]: v for p, v in plan.values.items() if p.endswith("memory_size")}
     return {
         "format": 1,
@@ -98,7 +103,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
         "protocol": plan.protocol(),
         "axes": axes,
         "preset": plan.preset(),
-        "whole_stream": plan.strategy.whole_stream,
+        "whole_stream": whole_stream(plan.strategy),
         "config": {path: to_text(value) for path, value in plan.values.items()},
         "command": " ".join(words),
         "data": checksums,
@@ -137,7 +142,7 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
             (task.folder / "error.txt").unlink(missing_ok=True)
             run = Run(
                 plan.stream,
-                plan.strategy,
+                plan.budget.around(plan.strategy),
                 plan.model,
                 plan.learner,
                 plan.seed,

@@ -30,7 +30,7 @@ from functools import cache, partial
 from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -445,7 +445,10 @@ def _looks(make: Callable[[], Probe], bench: _Bench) -> None:
     name = type(probe).__name__
     hold = _holder(name)
     hold(isinstance(probe, Probe), "is neither a clbench.Probe nor a clbench.Summary; derive it from one.")
-    hold(probe.when in ("experience", "epoch"), f"says when={probe.when!r}; it must be 'experience' or 'epoch'.")
+    fitting = isinstance(probe.when, tuple) and all(
+        entry in ("experience", "epoch") or (type(entry) is int and entry > 0) for entry in probe.when
+    )
+    hold(fitting, f"says when={probe.when!r}; it must be a tuple of 'experience', 'epoch' or looks an experience.")
     first, second = (bench.run(probes=[_Checked(name, make())], others=(), every=0.0) for _ in range(2))
     if not probe.repeats:
         return
@@ -868,7 +871,7 @@ class _Watch(Probe):
 class _Baton(Probe):
     """Lets another run go on, after every epoch."""
 
-    when = "epoch"
+    when: ClassVar[tuple[str | int, ...]] = ("epoch",)
     hand_over: Callable[[], None] = lambda: None
 
     def __call__(self, look: Look) -> list[Row]:

@@ -7,8 +7,10 @@ from clbench.metrics.summary import SUMMARIES
 
 CATALOGUE: dict[str, object] = {
     "cost": "clbench.metrics.cost:Cost",
+    "drift": "clbench.metrics.drift:Drift",
     "exams": "clbench.metrics.exams:Exams",
     "loss": "clbench.metrics.cost:Loss",
+    "restoration": "clbench.metrics.restoration:Restoration",
     "timing": "clbench.metrics.cost:Timing",
     **SUMMARIES,
 }

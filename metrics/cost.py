@@ -93,7 +93,7 @@ def forget_peak(device: torch.device) -> None:
 class Loss(Probe):
     """The mean loss of the steps of each pass over an experience."""
 
-    when: ClassVar[str] = "epoch"
+    when: ClassVar[tuple[str | int, ...]] = ("epoch",)
 
     def __call__(self, look: Look) -> Iterable[Row]:
         yield Row(look.step, look.at, "train/loss", "", look.learner.last_loss)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row
+from clbench.strategy import whole_stream
 from clbench.stream import Exam
 
 AT_ONCE = 64
@@ -46,7 +47,7 @@ class Exams(Probe):
     def __call__(self, look: Look) -> Iterable[Row]:
         if look.step == 0:
             yield from self._calendar(look)
-        if look.strategy.whole_stream and 0 < look.step < (look.syllabus.lessons or 0):
+        if whole_stream(look.strategy) and 0 < look.step < (look.syllabus.lessons or 0):
             note = f"{type(look.strategy).__name__} learns only at the last experience"
             for readout in ("class",) if look.syllabus.shared else ("class", "task"):
                 yield from (

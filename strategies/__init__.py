@@ -8,7 +8,12 @@ CATALOGUE: dict[str, object] = {
     "der": "clbench.strategies.distillation:DER",
     "derpp": "clbench.strategies.distillation:DERPP",
     "er": "clbench.strategies.replay:ER",
+    "fpf": "clbench.strategies.fpf:FPF",
     "gdumb": "clbench.strategies.replay:GDumb",
     "joint": "clbench.strategies.baselines:Joint",
+    "kfpf": "clbench.strategies.fpf:KFPF",
     "naive": "clbench.strategies.baselines:Naive",
+    "ncm": "clbench.strategies.prototypes:NCM",
+    "slda": "clbench.strategies.prototypes:SLDA",
+    "wa": "clbench.strategies.alignment:WA",
 }

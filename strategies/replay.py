@@ -27,18 +27,23 @@ from clbench.types import Count, Fraction, NonNegative, Positive
 
 @dataclass
 class ER(Strategy):
-    """Experience replay: every step trains on the stream's batch and on as much of memory."""
+    """Experience replay: a step trains on the stream's batch and on as much of memory."""
 
     memory_size: Count = 500
     """samples kept"""
+    every: Count = 1
+    """memory is replayed at every so many steps; more: less compute"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory = Reservoir(self.memory_size)
+        self.steps = 0
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
         rng = learner.rng("memory")
         for batch in learner.batches(experience.train):
-            yield batch.joined(learner.recall(self.memory, rng))
+            self.steps += 1
+            past = None if self.steps % self.every else learner.recall(self.memory, rng)
+            yield batch.joined(past)
             self.memory.add(batch.raw, batch.y, rng)
 
 

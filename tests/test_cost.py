@@ -108,4 +108,4 @@ def test_the_loss_of_a_pass():
     learner = opened()
     learner.last_loss = 0.25
     assert rows(Loss, learner, Strategy()) == {"train/loss": pytest.approx(0.25)}
-    assert Loss.when == "epoch"
+    assert Loss.when == ("epoch",)

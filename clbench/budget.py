@@ -1,0 +1,73 @@
+"""How much compute training may take, of any strategy on any stream."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from clbench.errors import Mistake
+from clbench.learner import following
+from clbench.strategy import Around, Strategy
+from clbench.types import Positive
+
+if TYPE_CHECKING:
+    from clbench.learner import Batch, Learner
+    from clbench.stream import Experience, Syllabus
+
+
+@dataclass
+class Budget:
+    """Floating-point operations of training in the whole stream; at most one of these is given."""
+
+    flops: Positive | None = None
+    """operations; null: no limit"""
+    naive: Positive | None = None
+    """as a multiple of what plain fine-tuning of all parameters would take; null: no limit"""
+
+    def around(self, strategy: Strategy) -> Strategy:
+        """The strategy under this budget; itself where there is none.
+
+        Raises:
+            Mistake: two budgets are given.
+        """
+        if self.flops and self.naive:
+            raise Mistake(f"budget.flops={self.flops:g} budget.naive={self.naive:g}: give one budget, not two.")
+        return Budgeted(strategy, self.flops, self.naive) if self.flops or self.naive else strategy
+
+    def __str__(self) -> str:
+        return f"{self.flops:g} operations" if self.flops else f"{self.naive:g} x naive" if self.naive else "none"
+
+
+@dataclass
+class Budgeted(Around):
+    """A strategy whose training on each experience stops when the compute for it is spent.
+
+    An experience's share goes by the cost of fine-tuning on it; what one leaves is there for the next. There is no
+    further step where the last one's cost is more than what is left. What is no step (passes over features, say) counts, and is not stopped.
+    """
+
+    flops: Positive | None = None
+    """operations in all"""
+    naive: Positive | None = None
+    """as a multiple of plain fine-tuning, where `flops` is not given"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        plain = [learner.plain_cost(size) for size in syllabus.sizes]
+        whole = self.flops or (self.naive or 0.0) * sum(plain)
+        self.limits = [whole * share / sum(plain) for share in accumulate(plain)]
+        self.limit, self.step = 0.0, learner.plain_cost(learner.batch) // learner.epochs
+        super().start(learner, syllabus)
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        self.limit = self.limits[experience.index]
+        super().learn(learner, experience)
+
+    def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
+        flops, kept = learner.flops, None
+        while (batch := following(batches, kept)) is not None and flops.total + self.step <= self.limit:
+            before = flops.total
+            kept = yield batch
+            self.step = flops.total - before
+        batches.close()

@@ -1,0 +1,276 @@
+"""Forgetting prioritised finetuning: only the modules that forget are fine-tuned, on a small memory, now and then.
+
+Zhao, Zhou, Long, Jiang and Zhang 2023 ("Does continual learning equally forget all parameters?", ICML; arXiv
+2304.04158). FPF follows any method, at its end; k-FPF interrupts plain training k times, regardless of task borders,
+and replays nothing between.
+
+What differs here, and why. The paper's k, steps and rates were not at hand: defaults are clbench's, and a preset says
+where it comes from. Steps are a share of the stream's, or of its compute, so that other sets of modules can be compared
+at equal cost. Running statistics are modules like any other: batch normalisation whose statistics are chosen normalises
+by the batch and goes on averaging; all other is in evaluation mode while the chosen modules are fine-tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from clbench.errors import Mistake
+from clbench.learner import Batch, Learner, after_each
+from clbench.memory import Memory, Reservoir
+from clbench.modules import chosen, drift, groups, sensitivity, snapshot
+from clbench.optimizer import cosine
+from clbench.strategy import Around, Strategy, memory_of
+from clbench.stream import Experience, Syllabus
+from clbench.types import Count, NonNegative, Positive
+
+
+@dataclass
+class FineTuning:
+    """What FPF and k-FPF share: which modules are fine-tuned on memory, for how long, and how."""
+
+    select: str | list[str] = "preset"
+    """which module groups: `preset` (head and normalisation, and the first layer where experiences share classes);
+    `score` (by sensitivity, and the head); `all`; a group or a list of groups, as the drift probe names them"""
+    threshold: Positive = 1.0
+    """score: how many times the mean score a group must exceed"""
+    score_tasks: Count = 2
+    """score: experiences over which it is formed; until then the preset is fine-tuned"""
+    share: Positive = 0.1
+    """fine-tuning in all, as a share of the training on the stream"""
+    share_of: Literal["steps", "compute"] = "steps"
+    """what the share is of: optimiser steps, or floating-point operations"""
+    rate: Positive = 0.1
+    """at the first step of a phase; it falls to 0 by half a cosine"""
+    batch: Count | None = None
+    """samples of memory in a step; null: as many as the stream's"""
+
+    def prepare(self, learner: Learner, syllabus: Syllabus) -> None:
+        """Before the stream: choose modules, count its steps.
+
+        Raises:
+            Mistake: the network has no such module group.
+        """
+        there = groups(learner.model)
+        match self.select:
+            case "preset" | "score":
+                self.modules = _preset(there, syllabus.shared)
+            case "all":
+                self.modules = [*there]
+            case _:
+                self.modules = [self.select] if isinstance(self.select, str) else self.select
+        chosen(there, self.modules)
+        self.stream_steps = sum(learner.steps(size) for size in syllabus.sizes)
+        self.scores = Scores(self.score_tasks if self.select == "score" else 0)
+
+    def fine_tune(self, learner: Learner, memory: Memory, stream_steps: float) -> None:
+        """A phase that stands for so many steps of the stream: CE on memory, moving nothing but the chosen modules."""
+        if not len(memory):
+            return
+        if self.scores.ready:
+            self.modules = self.scores.above(self.threshold)
+        with learner.only(chosen(groups(learner.model), self.modules)):
+            rng, size = learner.rng("fine-tuning"), self.batch or learner.batch
+            share = self.share * stream_steps
+            if self.share_of == "compute":
+                share *= learner.plain_cost(learner.batch) / learner.epochs
+                share /= learner.price(next(learner.draws(memory, learner.rng("price"), 1, size)), self.phase_loss)
+            steps = max(round(share), 1)
+            draws = learner.draws(memory, rng, steps, size)
+            if any(p.requires_grad for p in learner.model.parameters()):
+                optimizer = learner.new_optimizer(steps, self.rate, factor=cosine, kind="sgd", momentum=0.0)
+                learner.fit(draws, self.phase_loss, optimizer=optimizer)
+            else:
+                _average(learner, draws)
+        self.scores.begin(learner.model)
+
+    def phase_loss(self, learner: Learner, batch: Batch) -> Tensor:
+        return learner.criterion(learner(batch.x), batch.y)
+
+
+@dataclass
+class FPF(FineTuning, Around):
+    """The base learns as it does; then the chosen modules are fine-tuned on its memory."""
+
+    when: Literal["end", "each"] = "end"
+    """after the last experience, or after each"""
+    memory_size: Count | None = None
+    """samples kept where the base keeps none; null: 500 there, and the base's memory elsewhere"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        self.base.start(learner, syllabus)
+        if memory_of(self.base) is None:
+            self.memory = Reservoir(self.memory_size or 500)
+        elif self.memory_size is not None:
+            raise Mistake("The base of fpf has a memory of its own: set strategy.base.memory_size, not memory_size.")
+        if syllabus.lessons is None:
+            raise Mistake("fpf fine-tunes a share of the stream's steps; a stream without an end has no such number.")
+        self.lessons = syllabus.lessons
+        self.prepare(learner, syllabus)
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        self.scores.start(learner.model, learner.steps(len(experience.train)))
+        super().learn(learner, experience)
+        memory = memory_of(self)
+        assert memory is not None
+        if self.when == "each":
+            self.fine_tune(learner, memory, self.stream_steps / self.lessons)
+        elif experience.index + 1 == self.lessons:
+            self.fine_tune(learner, memory, self.stream_steps)
+
+    def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
+        rng = learner.rng("fpf's memory")
+
+        def act(batch: Batch, kept: Any) -> None:
+            if hasattr(self, "memory") and batch.index is not None:
+                self.memory.add(batch.raw, batch.y, rng)
+            self.scores.step(learner.model)
+
+        return after_each(batches, act)
+
+
+@dataclass
+class KFPF(FineTuning, Strategy):
+    """Plain training on the stream; k times, evenly over its steps, the chosen modules are fine-tuned on memory."""
+
+    memory_size: Count = 500
+    """samples kept"""
+    k: Count | None = None
+    """phases in the whole stream; null: one an experience, at its end where they are of one size"""
+    every: Count | None = None
+    """steps from one phase to the next, instead of k: for streams of unknown length"""
+    distill: NonNegative = 0.0
+    """weight of the squared distance to the logits that memory keeps, beside the cross-entropy (k-FPF-KD)"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        self.memory = Reservoir(self.memory_size)
+        self.prepare(learner, syllabus)
+        self.steps = 0
+        if self.every is not None:
+            if self.k is not None:
+                raise Mistake(
+                    f"strategy.k={self.k} strategy.every={self.every}: one says what the other does; set one."
+                )
+            self.triggers, self.interval = None, float(self.every)
+            return
+        if syllabus.lessons is None:
+            raise Mistake("kfpf can't spread k phases over a stream without an end; set strategy.every, in steps.")
+        k, steps = self.k or syllabus.lessons, self.stream_steps
+        if k > steps:
+            raise Mistake(f"strategy.k={k}: there is one phase after a step at most, and the stream has {steps} steps.")
+        self.triggers = frozenset((2 * i * steps + k) // (2 * k) for i in range(1, k + 1))
+        self.interval = steps / k
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        self.scores.start(learner.model, learner.steps(len(experience.train)))
+        super().learn(learner, experience)
+
+    def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
+        rng = learner.rng("memory")
+        for batch in learner.batches(experience.train):
+            logits = yield batch
+            self.memory.add(batch.raw, batch.y, rng, **({"logits": logits} if self.distill else {}))
+            self.scores.step(learner.model)
+            self.steps += 1
+            if self.due():
+                self.fine_tune(learner, self.memory, self.interval)
+
+    def due(self) -> bool:
+        """Whether a phase follows the step just done: round(i N / k) for an i, or a multiple of `every`."""
+        return self.steps in self.triggers if self.triggers is not None else self.steps % int(self.interval) == 0
+
+    def loss(self, learner: Learner, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = learner(batch.x)
+        return learner.criterion(logits, batch.y), logits
+
+    def phase_loss(self, learner: Learner, batch: Batch) -> Tensor:
+        logits = learner(batch.x)
+        loss = learner.criterion(logits, batch.y)
+        return loss + self.distill * F.mse_loss(logits, batch.kept["logits"]) if self.distill else loss
+
+
+def _preset(there: Mapping[str, object], shared: bool) -> list[str]:
+    """What the paper found sensitive: head, normalisation and, where the input's domain changes, the first layer."""
+    kinds = {name.partition(".")[0] for name in there}
+    first = [next(iter(there)).partition(".")[0]] if shared else []
+    return [name for name in dict.fromkeys([*first, "bn", "norm", "head"]) if name in kinds]
+
+
+def _average(learner: Learner, batches: Iterable[Batch]) -> None:
+    """The running statistics that may change become the mean over these batches; nothing else moves."""
+    before = learner.model.training
+    learner.train(True)
+    norms = [m for m in learner.model.modules() if isinstance(m, _BatchNorm) and m.training]
+    momenta = [m.momentum for m in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+    with torch.no_grad():
+        for batch in batches:
+            with learner.spending("statistics", batch.x.shape):
+                learner(batch.x)
+    for module, momentum in zip(norms, momenta, strict=True):
+        module.momentum = momentum
+    learner.train(before)
+
+
+@dataclass
+class Scores:
+    """Sensitivity scores of module groups, from the drift of plain training: within experiences, at tenths of their
+    steps, and from the end of one to the end of the next. Our reading of the paper (`modules.sensitivity`).
+    """
+
+    tasks: int
+    """experiences that are looked at"""
+
+    LOOKS = 10
+
+    def __post_init__(self) -> None:
+        self.left = self.tasks
+        self.done = self.steps = 0
+        self.last: dict[str, Tensor] = {}
+        self.end: dict[str, Tensor] = {}
+        self.within: list[dict[str, float]] = []
+        self.across: list[dict[str, float]] = []
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.tasks) and not self.left and bool(self.across)
+
+    def start(self, model: nn.Module, steps: int) -> None:
+        """An experience of so many steps begins."""
+        self.done, self.steps = 0, steps
+        self.begin(model)
+
+    def begin(self, model: nn.Module) -> None:
+        """Plain training goes on from here."""
+        if self.left:
+            self.last = snapshot(model)
+
+    def step(self, model: nn.Module) -> None:
+        """A step of plain training is done."""
+        self.done += 1
+        if not self.left or self.done * self.LOOKS // self.steps == (self.done - 1) * self.LOOKS // self.steps:
+            return
+        now, there = snapshot(model), groups(model)
+        self.within.append({name: moved.l1 for name, moved in drift(self.last, now, there).items()})
+        self.last = now
+        if self.done == self.steps:
+            if self.end:
+                self.across.append({name: moved.l1 for name, moved in drift(self.end, now, there).items()})
+            self.end, self.left = now, self.left - 1
+
+    def above(self, threshold: float) -> list[str]:
+        """The groups whose score is more than so many times the mean score, and the head."""
+        found = sensitivity(self.across, self.within)
+        bar = threshold * sum(found.values()) / len(found)
+        return [name for name, score in found.items() if score > bar or name == "head"]
+
+
+PRESETS: list[Any] = []
