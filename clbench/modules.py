@@ -56,8 +56,7 @@ class _Namer:
     """Names the group of each tensor of a network, which are asked for in the network's order."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        convolutions = (p for p, m in modules.items() if isinstance(m, _ConvNd) and not _is_head(p))
-        self.stem = next(convolutions, None)
+        self.stem = next((path for path, module in modules.items() if isinstance(module, _ConvNd)), None)
         inside = [(path, module, at[0]) for path, module in modules.items() if (at := BLOCK.match(path))]
         attends = any(isinstance(module, nn.Linear) and path.endswith(".qkv") for path, module, _ in inside)
         self.blocks = list(dict.fromkeys(block for _, _, block in inside)) if attends else []

@@ -42,8 +42,8 @@ class FineTuning:
     """score: how many times the mean score a group must exceed"""
     score_tasks: Count = 2
     """score: experiences over which it is formed; until then the preset is fine-tuned"""
-    share: Positive = 0.1
-    """fine-tuning in all, as a share of the training on the stream"""
+    share: NonNegative = 0.1
+    """fine-tuning in all, as a share of the training on the stream; 0: none"""
     share_of: Literal["steps", "compute"] = "steps"
     """what the share is of: optimiser steps, or floating-point operations"""
     rate: Positive = 0.1
@@ -67,11 +67,12 @@ class FineTuning:
                 self.modules = [self.select] if isinstance(self.select, str) else self.select
         chosen(there, self.modules)
         self.stream_steps = sum(learner.steps(size) for size in syllabus.sizes)
+        self.step_cost = learner.plain_cost(learner.batch) / learner.epochs
         self.scores = Scores(self.score_tasks if self.select == "score" else 0)
 
     def fine_tune(self, learner: Learner, memory: Memory, stream_steps: float) -> None:
         """A phase that stands for so many steps of the stream: CE on memory, moving nothing but the chosen modules."""
-        if not len(memory):
+        if not (self.share and len(memory)):
             return
         if self.scores.ready:
             self.modules = self.scores.above(self.threshold)
@@ -79,8 +80,9 @@ class FineTuning:
             rng, size = learner.rng("fine-tuning"), self.batch or learner.batch
             share = self.share * stream_steps
             if self.share_of == "compute":
-                share *= learner.plain_cost(learner.batch) / learner.epochs
-                share /= learner.price(next(learner.draws(memory, learner.rng("price"), 1, size)), self.phase_loss)
+                share *= self.step_cost / learner.price(
+                    next(learner.draws(memory, learner.rng("price"), 1, size)), self.phase_loss
+                )
             steps = max(round(share), 1)
             draws = learner.draws(memory, rng, steps, size)
             if any(p.requires_grad for p in learner.model.parameters()):
@@ -264,7 +266,8 @@ class Scores:
         if self.done == self.steps:
             if self.end:
                 self.across.append({name: moved.l1 for name, moved in drift(self.end, now, there).items()})
-            self.end, self.left = now, self.left - 1
+            self.left -= 1
+            self.last, self.end = {}, now if self.left else {}
 
     def above(self, threshold: float) -> list[str]:
         """The groups whose score is more than so many times the mean score, and the head."""

@@ -47,7 +47,7 @@ def test_each_experience_stops_when_its_share_is_spent(naive, steps):
 
 def test_replay_counts_and_takes_steps_from_the_stream():
     _, whole, _ = taught(Naive())
-    learner, spent, steps = taught(Budgeted(ER(memory_size=16), naive=1.0))
+    _, spent, steps = taught(Budgeted(ER(memory_size=16), naive=1.0))
     assert steps[-1] < 24
     step = spent[0] / steps[0]
     assert all(full - 2 * step < now <= full for now, full in zip(spent, whole, strict=True))
@@ -91,7 +91,7 @@ def test_a_budget_is_part_of_the_protocol():
     plan = resolve({"stream": "toy", "budget.naive": 1.1})
     assert plan.protocol()["compute budget"] == "1.1 x naive"
     assert "compute budget" not in resolve({"stream": "toy"}).protocol()
-    with pytest.raises(Mistake, match="There is no option of budget named 'naiv'. Did you mean 'naive'?"):
+    with pytest.raises(Mistake, match=r"There is no option of budget named 'naiv'\. Did you mean 'naive'\?"):
         resolve({"stream": "toy", "budget.naiv": 1.1})
 
 

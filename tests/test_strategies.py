@@ -18,6 +18,7 @@ from clbench.strategies.baselines import Cumulative, Joint, Naive
 from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER, GDumb
 from clbench.streams.toy import Toy
+from clbench.testing import check_strategy
 from clbench.transform import ImageTransform
 
 FIRST, SECOND = [0, 1] * 20, [2, 3] * 20
@@ -189,6 +190,31 @@ def test_memory_keeps_samples_as_they_are_stored():
         number = int(x[0, 0])
         assert torch.equal(x, source.x[number])
         assert y == source.y[number]
+
+
+def test_er_replays_at_every_so_many_steps_of_the_stream():
+    log: list = []
+    strategy = teach(opened(batch=8, epochs=2), watched(ER, log, memory_size=30, every=4), two_lessons())
+    assert [len(batch.y) for batch, _, _ in log] == [8, 8, 8, 16] * 5
+    assert strategy.memory.seen == 160
+    assert same_run(ER(memory_size=20, every=21), Naive())
+    assert not same_run(ER(memory_size=20, every=20), Naive())
+
+
+def test_er_at_every_step_is_plain_er():
+    class Plain(ER):
+        def batches(self, learner, experience):
+            rng = learner.rng("memory")
+            for batch in learner.batches(experience.train):
+                yield batch.joined(learner.recall(self.memory, rng))
+                self.memory.add(batch.raw, batch.y, rng)
+
+    assert same_run(ER(memory_size=20, every=1), Plain(memory_size=20))
+    assert not same_run(ER(memory_size=20, every=2), Plain(memory_size=20))
+
+
+def test_er_goes_on_counting_after_an_interruption():
+    check_strategy(ER(memory_size=60, every=3))
 
 
 # Dark experience replay.
@@ -394,11 +420,14 @@ def final_accuracy(name, seed, **options):
     return np.mean([row.value for row in Exams()(look) if row.metric == "class/accuracy"])
 
 
-@pytest.mark.parametrize("name", ["er", "der", "derpp", "cumulative", "joint", "gdumb"])
+TUNED = {"rate": 0.3, "share": 0.5}
+
+
+@pytest.mark.parametrize("name", ["er", "der", "derpp", "cumulative", "joint", "gdumb", "fpf", "kfpf"])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_method_forgets_less_than_naive(name, seed):
     options = {"memory_size": 60} if name not in ("cumulative", "joint") else {}
-    options |= {"gdumb": {"epochs": 31}, "der": {"alpha": 1.0}}.get(name, {})
+    options |= {"gdumb": {"epochs": 31}, "der": {"alpha": 1.0}, "fpf": TUNED, "kfpf": TUNED}.get(name, {})
     assert final_accuracy(name, seed, **options) > final_accuracy("naive", seed) + 0.1
 
 
