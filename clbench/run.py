@@ -63,7 +63,7 @@ class Run:
             Diverged: a loss was not finite.
         """
         stream, strategy, learner = self.stream, self.strategy, self.learner
-        self._open()
+        self.open()
         learner.seed_globals("start")
         strategy.start(learner, stream.syllabus())
         first = self._resume()
@@ -78,7 +78,8 @@ class Run:
             self._measure(index + 1)
             self._save(index + 1, last=index + 1 == len(stream))
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the stream, make the model."""
         self.stream.open(self.seed)
         syllabus = self.stream.syllabus()
         self.learner.open(self.model, syllabus, self.stream.transform(), self.stream.criterion, self.seed)
@@ -188,13 +189,14 @@ class Run:
             return None
         tree, tensors, files = saved
         self.progress.resumed = files["step"]
-        self._restore(tree["start"], tensors)
+        self.restore(tree["start"], tensors)
         if "now" in tree:
-            again = (tree["call"], tree["epoch"], lambda: self._restore(tree["now"], tensors))
+            again = (tree["call"], tree["epoch"], lambda: self.restore(tree["now"], tensors))
             self._restored = lambda: self.learner.resume(*again)
         return tree["experience"]
 
-    def _restore(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    def restore(self, tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Put the state back that a checkpoint holds."""
         device = self.learner.where
         lesson = lambda index: self.stream[index].train  # noqa: E731
         for thing, state in zip((self.strategy, *self.probes), (tree["strategy"], *tree["probes"]), strict=True):
@@ -240,3 +242,25 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     if saved is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint")
     return saved[1]
+
+
+def revived(folder: Path) -> Run:
+    """A finished run as it stood at its end, to look at again or to train on: stream, strategy and learner, with their
+    state from the last checkpoint. Nothing is written to its folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint.
+    """
+    from clbench.config import resolve
+
+    plan = resolve({"config": str(folder / "config.yaml")})
+    saved = checkpoint.load(folder / "checkpoint", lambda line: None)
+    if saved is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint")
+    with Recorder(folder) as recorder:
+        strategy = plan.budget.around(plan.strategy)
+        run = Run(plan.stream, strategy, plan.model, plan.learner, plan.seed, plan.probes, recorder)
+        run.open()
+        strategy.start(run.learner, run.stream.syllabus())
+        run.restore(saved[0]["start"], saved[1])
+    return run

@@ -9,7 +9,7 @@ workshops): a linear classifier in closed form over a network that stands still 
 differ. Their running covariance takes in a sample with the weight t / (t + 1) after t samples of any class, so it
 depends on their order, and the first of a class is held against a mean of zero; here the scatter within classes is
 exact, whatever the order (Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", The American
-Statistician). Their first covariance is an OAS estimate; here it is that of the first experience, like any other.
+Statistician). Their code starts from an OAS estimate; here the first experience counts like any other.
 """
 
 from __future__ import annotations

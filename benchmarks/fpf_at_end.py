@@ -1,0 +1,100 @@
+"""What fine-tuning at the end gains over finished runs, from their last checkpoints; controls at the same compute.
+
+    clbench run stream=cifar100 strategy=er,der,derpp seed=range(6)
+    python benchmarks/fpf_at_end.py results/cifar100/er results/cifar100/der results/cifar100/derpp
+
+Each run is revived as it stood at its end, and for each selection of modules fine-tuned on its own memory as FPF does
+(strategies/fpf.py), from the same state. Printed: a table of differences to the run itself, paired by seed, with 95 %
+intervals by Student's t and the exact sign-flip test's p; `--csv FILE` keeps each run's numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from clbench.metric import Look, Row
+from clbench.metrics.exams import Exams
+from clbench.results import find
+from clbench.run import Run, revived
+from clbench.statistics import mean_interval, sign_flip
+from clbench.strategies.fpf import FPF
+from clbench.strategy import memory_of
+
+SELECTIONS = ("[bn,head]", "head", "all", "[bn.mean,bn.var]")
+
+
+def accuracy(run: Run) -> float:
+    """Mean class-incremental accuracy over all exams."""
+    syllabus, exams = run.stream.syllabus(), run.stream.exams()
+    seen = frozenset(range(syllabus.classes))
+    look = Look(len(run.stream), run.learner.step, run.learner, run.strategy, syllabus, exams, seen)
+    return float(np.mean([row.value for row in Exams()(look) if _is_class(row)]))
+
+
+def _is_class(row: Row) -> bool:
+    return row.metric == "class/accuracy"
+
+
+def fine_tuned(folder: Path, select: str, share: float, rate: float) -> tuple[float, float]:
+    """Accuracy after FPF over a finished run, and its operations as a share of plain training's."""
+    run = revived(folder)
+    memory = memory_of(run.strategy)
+    if memory is None:
+        raise SystemExit(f"{folder} keeps no memory to fine-tune on")
+    names = select.strip("[]").split(",")
+    fpf = FPF(run.strategy, select=names[0] if len(names) == 1 else names, share=share, share_of="compute", rate=rate)
+    sizes = run.stream.syllabus().sizes
+    plain = sum(run.learner.plain_cost(size) for size in sizes)
+    fpf.prepare(run.learner, run.stream.syllabus())
+    before = run.learner.flops.total
+    fpf.fine_tune(run.learner, memory, fpf.stream_steps)
+    return accuracy(run), (run.learner.flops.total - before) / plain
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--share", type=float, default=0.13, help="of plain training's compute")
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--select", nargs="+", default=SELECTIONS)
+    parser.add_argument("--csv", type=Path)
+    given = parser.parse_args()
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    lines = []
+    for folder in given.folders:
+        for result in sorted(find(folder), key=lambda r: r.seed):
+            base = accuracy(revived(result.folder))
+            found[result.strategy, "base"].append(100 * base)
+            lines.append((result.strategy, result.hash, result.seed, "base", base, 0.0))
+            for select in given.select:
+                after, cost = fine_tuned(result.folder, select, given.share, given.rate)
+                found[result.strategy, select].append(100 * after)
+                lines.append((result.strategy, result.hash, result.seed, select, after, cost))
+            print(*(f"{line[3]} {100 * line[4]:.2f}" for line in lines[-1 - len(given.select) :]), file=sys.stderr)
+    if given.csv:
+        with given.csv.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("strategy", "hash", "seed", "modules", "class/final_accuracy", "share of compute"))
+            writer.writerows(lines)
+    print("| base | modules fine-tuned | n | base % | after % | gain, points | p |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for (strategy, select), values in found.items():
+        if select == "base":
+            continue
+        bases = found[strategy, "base"]
+        gains = [after - before for after, before in zip(values, bases, strict=True)]
+        mean, half = mean_interval(gains)
+        wide = f"{mean:+.2f} ± {half:.2f}" if half is not None else f"{mean:+.2f}"
+        means = f"{np.mean(bases):.2f} | {np.mean(values):.2f}"
+        print(f"| {strategy} | {select} | {len(gains)} | {means} | {wide} | {sign_flip(gains):.3f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
