@@ -45,7 +45,8 @@ class Budgeted(Around):
     """A strategy whose training on each experience stops when the compute for it is spent.
 
     An experience's share goes by the cost of fine-tuning on it; what one leaves is there for the next. There is no
-    further step where the last one's cost is more than what is left. What is no step (passes over features, say) counts, and is not stopped.
+    further step where the last one's cost is more than what is left. What is no step (a pass over features, say)
+    counts, and is not stopped.
     """
 
     flops: Positive | None = None

@@ -137,6 +137,7 @@ class Learner:
         self._together = torch.zeros(syllabus.classes, syllabus.classes, dtype=torch.bool, device=self.where)
         self._stack: list[Around] = []
         self._still: list[nn.Module] = []
+        self._unchecked: list[tuple[int, Tensor]] = []
         self._calls = 0
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
@@ -303,7 +304,6 @@ class Learner:
         self.train(True)
         trains, flops, kept = self._trains(loss), self.flops, None
         due = self._next_look(optimizer) if optimizer is self.optim else -1
-        steps: list[int] = []
         losses: list[Tensor] = []
         while (batch := following(stream, kept)) is not None:
             kind = (trains, batch.shape)
@@ -320,26 +320,28 @@ class Learner:
             losses.append(value.detach())
             flops.total += flops.table[kind]
             self.step += 1
-            steps.append(self.step)
+            self._unchecked.append((self.step, losses[-1]))
             if optimizer.done == due:
                 self._look(optimizer)
                 due = self._next_look(optimizer)
         self.train(before)
-        self._check(losses, steps)
+        if self._unchecked:
+            self._check()
+        if losses:
+            self.last_loss = float(torch.stack(losses).float().cpu().mean())
 
-    def _check(self, losses: list[Tensor], steps: list[int]) -> None:
-        """Look at the losses of steps, all at once; `last_loss` is their mean.
+    def _check(self) -> None:
+        """Look at the losses of all steps since the last look, at once, those of a `fit` around this one included.
 
         Raises:
             Diverged: one was not finite; the first such step is named.
         """
-        if not losses:
-            return
+        steps, losses = zip(*self._unchecked, strict=True)
+        self._unchecked.clear()
         values = torch.stack(losses).float().cpu()
         bad = (~values.isfinite()).nonzero()
         if len(bad):
             raise Diverged(steps[int(bad[0])], float(values[bad[0]]))
-        self.last_loss = float(values.mean())
 
     def train(self, mode: bool) -> None:
         """Training or evaluation mode, but for the modules that `only` keeps in evaluation mode."""

@@ -13,9 +13,10 @@ from clbench.errors import Mistake
 from clbench.flops import counted
 from clbench.learner import Batch, Diverged, Learner, derive
 from clbench.memory import Reservoir
+from clbench.strategies.baselines import Joint
 from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER
-from clbench.strategy import Strategy
+from clbench.strategy import Around, Strategy, layers, needs, resumable, whole_stream
 from clbench.transform import ImageTransform
 
 
@@ -438,3 +439,221 @@ def test_options_that_contradict_one_another(options, line):
 def test_a_device_that_is_not_there():
     with pytest.raises(Mistake, match=r"^learner.device=abacus: Expected one of cpu, cuda"):
         Learner(device="abacus").check()
+
+
+# A training within another, and a strategy around another.
+
+
+def test_a_fit_between_two_steps_leaves_the_outer_one_as_it_was():
+    learner, data, modes = opened(batch=4), images([0, 1] * 10), []
+    learner.begin(lesson(data))
+
+    def batches():
+        for batch in learner.batches(data):
+            yield batch
+            own = learner.new_optimizer(1)
+            learner.fit(learner.batches(images([2, 3] * 2)), lambda le, b: 0 * Strategy().loss(le, b), optimizer=own)
+            modes.append(learner.model.training)
+
+    learner.fit(batches(), Strategy().loss)
+    assert modes == [True] * 5
+    assert not learner.model.training
+    assert learner.step == 10
+    assert learner.last_loss > 0.1
+
+
+def test_the_step_that_diverged_is_named_though_others_came_between():
+    learner, data = opened(batch=4), images([0, 1] * 10)
+    learner.begin(lesson(data))
+
+    def batches():
+        for batch in learner.batches(data):
+            yield batch
+            learner.fit(learner.batches(images([2, 3] * 2)), Strategy().loss, optimizer=learner.new_optimizer(1))
+
+    def loss(learner, batch):
+        return Strategy().loss(learner, batch) * (float("nan") if learner.step == 4 else 1)
+
+    with pytest.raises(Diverged, match=r"at step 5$"):
+        learner.fit(batches(), loss)
+
+
+@dataclass
+class Marked(Around):
+    """Notes when each of its parts is used, and scales the loss."""
+
+    name: str = ""
+    factor: float = 1.0
+
+    def around_batches(self, learner, batches):
+        for batch in batches:
+            LOG.append(self.name)
+            yield batch
+
+    def around_loss(self, learner, loss):
+        def outer(learner, batch):
+            LOG.append(f"{self.name} loss")
+            return self.factor * loss(learner, batch)
+
+        return outer
+
+    def around_adjust(self, learner, adjust):
+        return lambda learner: LOG.append(f"{self.name} adjust")
+
+    def around_optimizer(self, learner, optimizer):
+        LOG.append(f"{self.name} optimizer")
+        return optimizer
+
+
+LOG: list[str] = []
+
+
+def test_wrappers_fold_over_what_the_base_trains_with_from_the_inside_out():
+    LOG.clear()
+    data = images([0, 1] * 2)
+    learner = opened(batch=4, lr=0.5)
+    teach(learner, Marked(Marked(Strategy(), "inner", 3.0), "outer", 2.0), [lesson(data)])
+    assert LOG == [
+        "inner optimizer", "outer optimizer", "inner", "outer", "outer loss", "inner loss", "outer adjust",
+    ]  # fmt: skip
+    plain = opened(batch=4, lr=3.0)
+    teach(plain, Strategy(), [lesson(data)])
+    torch.testing.assert_close(weights(learner), weights(plain))
+
+
+def test_what_is_not_overridden_is_the_base_s():
+    lessons = [lesson(images([0, 1] * 10)), lesson(images([2, 3] * 10), 1)]
+    one, other = opened(batch=4), opened(batch=4)
+    teach(one, Around(Around(ER(10))), lessons)
+    teach(other, ER(10), lessons)
+    assert torch.equal(weights(one), weights(other))
+
+
+def test_layers_say_what_the_whole_needs():
+    assert [type(layer) for layer in layers(Around(Around(Joint())))] == [Around, Around, Joint]
+    assert needs(Around(Joint())) == Joint.needs
+    assert whole_stream(Around(Joint()))
+    assert not whole_stream(Around(ER()))
+    assert resumable(Around(ER()))
+
+
+# Only some of it trains.
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+class ANormed:
+    def build(self, shape, classes):
+        return Normed()
+
+
+def test_only_holds_through_fits_that_come_within():
+    learner = opened(model=ANormed(), batch=4)
+    learner.begin(lesson(images([0, 1] * 4)))
+    modes = []
+
+    def batches():
+        for batch in learner.batches(images([0, 1] * 4)):
+            yield batch
+            with learner.only(["head.weight"]):
+                learner.fit(learner.batches(images([2, 3] * 2)), Strategy().loss, optimizer=learner.new_optimizer(1))
+                modes.append((learner.model.body[1].training, learner.model.head.bias.requires_grad))
+            modes.append((learner.model.body[1].training, learner.model.head.bias.requires_grad))
+
+    learner.fit(batches(), Strategy().loss)
+    assert modes == [(False, False), (True, True)] * 2
+    assert not learner.model.body[1].training
+
+
+def test_only_what_is_there_can_train():
+    learner = opened(model=ANormed())
+    with (
+        learner.only(["head.weight"]),
+        pytest.raises(Mistake, match=r"of head\.weight, which train, none .* head\.bias"),
+        learner.only(["head.bias"]),
+    ):
+        pass
+    assert all(p.requires_grad for p in learner.model.parameters())
+
+
+# What it costs.
+
+
+def test_the_price_of_a_step_is_what_fit_counts_and_none_is_done():
+    learner, data = opened(model=ANormed(), batch=4), images([0, 1] * 4)
+    learner.begin(lesson(data))
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    price = learner.price(learner.blank(4), Strategy().loss)
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.model.state_dict().items())
+    assert all(p.grad is None for p in learner.model.parameters())
+    assert learner.flops.total == 0
+    learner.fit(learner.batches(data), Strategy().loss)
+    assert price == 3 * 4 * 16 * 4 * 2
+    assert learner.flops.total == 2 * price
+    fresh = opened(model=ANormed(), batch=4)
+    fresh.begin(lesson(data))
+    fresh.fit(fresh.batches(data), Strategy().loss)
+    assert fresh.flops.total == learner.flops.total
+
+
+@pytest.mark.parametrize("samples", [3, 4, 8, 10])
+def test_plain_cost_is_what_naive_spends(samples):
+    learner, other = opened(batch=4, epochs=3), opened(batch=4, epochs=3)
+    teach(other, Strategy(), [lesson(images([0] * samples))])
+    assert learner.plain_cost(samples) == other.flops.total
+
+
+def test_what_is_spent_outside_fit_is_counted_once_and_multiplied():
+    learner = opened(model=Linear(torch.ones(4, 16)))
+    for _ in range(3):
+        with learner.spending("means", (5, 16)):
+            learner.model(torch.ones(5, 1, 4, 4))
+    assert learner.flops.total == 3 * 2 * 5 * 16 * 4
+
+
+def test_features_are_what_the_head_is_given():
+    learner = opened()
+    x = torch.rand(3, 1, 4, 4)
+    assert torch.equal(learner.model.head(learner.features(x)), learner(x))
+
+
+# Looks within an experience.
+
+
+@pytest.mark.parametrize(
+    ("counts", "steps", "expected"),
+    [
+        ((2,), 10, [(5, 2), (10, 2)]),
+        ((10,), 10, [(step, 10) for step in range(1, 11)]),
+        ((3,), 10, [(4, 3), (7, 3), (10, 3)]),
+        ((10,), 3, [(1, 10), (2, 10), (3, 10)]),
+        ((2, 3), 6, [(2, 3), (3, 2), (4, 3), (6, 2), (6, 3)]),
+        ((), 4, []),
+    ],
+)
+@pytest.mark.parametrize("keep", [True, False])
+def test_looks_are_spread_evenly_over_the_steps_of_each_experience(counts, steps, expected, keep):
+    learner, seen = opened(batch=2, epochs=2 - steps % 2, keep_optimizer=keep), []
+    learner.look_at(counts, lambda n: seen.append((learner.step, n, learner.model.training)))
+    data = images([0, 1] * (steps // (2 - steps % 2)))
+    teach(learner, Strategy(), [lesson(data), lesson(data, 1)])
+    later = [(step + steps, n) for step, n in expected]
+    assert seen == [(*look, False) for look in [*expected, *later]]
+
+
+def test_a_phase_of_its_own_is_not_looked_into():
+    learner, data, seen = opened(batch=4), images([0, 1] * 10), []
+    learner.look_at((5,), lambda n: seen.append(learner.step))
+    learner.begin(lesson(data))
+    learner.fit(learner.batches(data), Strategy().loss, optimizer=learner.new_optimizer(5))
+    assert seen == []
+    learner.fit(learner.batches(data), Strategy().loss)
+    assert seen == [6, 7, 8, 9, 10]
