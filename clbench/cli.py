@@ -16,7 +16,7 @@ from typing import Any
 
 from clbench.errors import Busy, Mistake, unknown
 
-FIRST = ["stream=digits", "strategy=naive,er,derpp,joint", "seed=range(6)"]
+FIRST = ["stream=digits", "strategy=naive,er,kfpf,joint", "seed=range(6)"]
 """what `clbench run` does when it is told nothing"""
 
 STATUS = {"failed": 1, "busy": 3, "diverged": 4}

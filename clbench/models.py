@@ -235,11 +235,13 @@ class ViT:
             class_token=False,
         )
         net = _with_head(body, self.width, classes)
-        nn.init.normal_(body.pos_embed, std=0.5)
-        for module in net.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.flatten(1))
-                nn.init.zeros_(module.bias)
+        for name, parameter in net.named_parameters():
+            if name == "body.pos_embed":
+                nn.init.normal_(parameter, std=0.5)
+            elif parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter.flatten(1))
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
         return net
 
 
