@@ -1,6 +1,6 @@
 """Whether a run that is killed at random moments, and started again, leaves the same bytes as one that is left alone.
 
-    python benchmarks/kills.py [--kills 30] [--strategies naive,er,derpp] [--seed 0]
+    python benchmarks/kills.py [--kills 30] [--strategies "naive,er,derpp,kfpf,fpf(er)"] [--seed 0]
 
 Real SIGKILLs of real processes, `clbench run stream=digits`, with a checkpoint at every epoch. A quarter of the kills
 are meant for each of: going on from a checkpoint, training, sitting exams, writing a checkpoint; what the process was
@@ -62,7 +62,15 @@ def child(file: str, words: list[str]) -> int:
 
 def start(phase: Path, results: Path, strategy: str) -> subprocess.Popen[bytes]:
     phase.write_bytes(b"\0\0")
-    words = ["stream=digits", f"strategy={strategy}", f"results={results}", "mlflow=off", "checkpoint=0"]
+    name, _, base = strategy.rstrip(")").partition("(")
+    words = [
+        "stream=digits",
+        f"strategy={name}",
+        *([f"strategy.base={base}"] if base else []),
+        f"results={results}",
+        "mlflow=off",
+        "checkpoint=0",
+    ]
     return subprocess.Popen([sys.executable, __file__, "--child", str(phase), *words], stdout=subprocess.DEVNULL)
 
 
@@ -117,7 +125,7 @@ def kill(strategy: str, kills: int, rng: np.random.Generator, where: Path) -> tu
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--strategies", default="naive,er,derpp")
+    parser.add_argument("--strategies", default="naive,er,derpp,kfpf,fpf(er)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print(f"{'':8}{'kills':>6}" + "".join(f"{phase:>12}" for phase in PHASES) + f"{'runs':>6}{'same bytes':>12}")

@@ -74,14 +74,24 @@ def within(condition: Callable[[], bool], process: subprocess.Popen, seconds: fl
     return True
 
 
-@pytest.mark.parametrize("strategy", ["naive", "er", "derpp"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ["strategy=naive"],
+        ["strategy=er"],
+        ["strategy=derpp"],
+        ["strategy=kfpf", "strategy.k=23", "strategy.select=score"],
+        ["strategy=fpf", "strategy.base=er", "strategy.when=each"],
+    ],
+    ids=["naive", "er", "derpp", "kfpf", "fpf(er)"],
+)
 def test_killed_at_random_moments_and_run_again_it_leaves_the_same_bits(strategy, tmp_path):
-    assert run(tmp_path / "whole", *LONG, f"strategy={strategy}") == 0
+    assert run(tmp_path / "whole", *LONG, *strategy) == 0
     whole = bits(folder_of(tmp_path / "whole"))
-    rng, kills, killed = np.random.default_rng(len(strategy)), 0, tmp_path / "killed"
+    rng, kills, killed = np.random.default_rng(len(strategy[0])), 0, tmp_path / "killed"
     (killed / "nothing").mkdir(parents=True)
     while kills < 2:
-        process = start(killed, *LONG, f"strategy={strategy}")
+        process = start(killed, *LONG, *strategy)
         has_begun = lambda pid=process.pid: any(  # noqa: E731
             status(path.parent)["pid"] == pid for path in killed.glob("*/*/*/seed-0/status.json")
         )
@@ -91,7 +101,7 @@ def test_killed_at_random_moments_and_run_again_it_leaves_the_same_bits(strategy
         assert process.wait() == -signal.SIGKILL, "the run was over before it was killed: make it longer"
         assert status(folder_of(killed))["state"] == "running"
         kills += 1
-    assert run(killed, *LONG, f"strategy={strategy}") == 0
+    assert run(killed, *LONG, *strategy) == 0
     assert bits(folder_of(killed)) == whole
     kept = sorted(path.name for path in (folder_of(killed) / "checkpoint").iterdir())
     assert [Path(name).suffix for name in kept] == [".json", ".safetensors"] * 2
