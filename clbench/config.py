@@ -429,7 +429,7 @@ class _Resolver:
                     continue
                 if preset.model not in (None, self.choice("model")):
                     continue
-                defaults = {f.name: _default(thing, f) for f in fields(thing)}
+                defaults = {f.name: default_of(thing, f) for f in fields(thing)}
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
                     fitting.append((f"preset: {preset.source}", values))
@@ -437,7 +437,7 @@ class _Resolver:
             base = next((f for f in fields(thing) if f.name == "base"), None)
             if base is None:
                 return found
-            path, default = f"{path}.base", _default(thing, base)
+            path, default = f"{path}.base", default_of(thing, base)
 
     def plan(self) -> Plan:
         from clbench.budget import Budget
@@ -479,7 +479,7 @@ class _Resolver:
         name, source = self.look(path, ROOTS.get(path))
         if name is not None:
             return str(name), source, catalogue.resolve(kind, str(name))
-        name = _name(kind, default)
+        name = name_of(kind, default)
         found = catalogue.resolve(kind, name)
         return name, source, default if type(default) in (found, type(found)) else found
 
@@ -501,17 +501,17 @@ class _Resolver:
             self.known.add(where)
             nested = _kind_of(hints[option.name])
             if nested:
-                given[option.name] = self.chosen(where, nested, own.get(option.name, _default(kind, option)))
+                given[option.name] = self.chosen(where, nested, own.get(option.name, default_of(kind, option)))
                 continue
             missing = object()
             value, source = self.look(where, missing)
             if value is missing:
-                value = own.get(option.name, _default(kind, option))
+                value = own.get(option.name, default_of(kind, option))
                 if value is MISSING:
                     raise Mistake(
                         f"{where} must be given: {documentation(kind).get(option.name, 'it has no default')}."
                     )
-                source = "entry" if option.name in own and value != _default(kind, option) else "default"
+                source = "entry" if option.name in own and value != default_of(kind, option) else "default"
             else:
                 value = _typed(where, value, hints[option.name])
             given[option.name] = value
@@ -538,7 +538,7 @@ class _Resolver:
         return unknown(f"option of {owner}", leaf, options)
 
 
-def _name(kind: str, thing: Any) -> str:
+def name_of(kind: str, thing: Any) -> str:
     """The name of what stands in a field by default."""
     for name in catalogue.names(kind):
         entry = catalogue.resolve(kind, name)
@@ -557,7 +557,8 @@ def _kind_of(hint: Any) -> str | None:
     return "strategy" if issubclass(hint, Strategy) else "stream" if issubclass(hint, Stream) else None
 
 
-def _default(thing: Any, option: Field[Any]) -> Any:
+def default_of(thing: Any, option: Field[Any]) -> Any:
+    """What a field of a class, or of an instance in a catalogue, is where it is not set; MISSING: it must be set."""
     if not isinstance(thing, type):
         return getattr(thing, option.name)
     return option.default if option.default_factory is MISSING else option.default_factory()

@@ -187,8 +187,8 @@ class ViT:
 
     Features are the normalised patches, averaged, as in Beyer et al. (2022, Better plain ViT baselines for
     ImageNet-1k): there is no class token. Positions are learned; there is no dropout. Weights are Xavier uniform,
-    biases zero, positions normal with deviation 0.5: drawn with the usual 0.02, one epoch after another of a small data
-    set went by before plain SGD found where a patch stands.
+    biases zero, positions normal with deviation 0.5: with the usual 0.02, ten epochs of all digits (patch 2, rate 0.03)
+    gave a test accuracy of 80.0 %, against 94.6 % (one seed).
     """
 
     patch: Count = 4

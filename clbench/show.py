@@ -256,14 +256,14 @@ def entry(name: str) -> None:
 
 
 def _entry(kind: str, name: str) -> None:
-    from dataclasses import fields, is_dataclass
+    from dataclasses import MISSING, fields, is_dataclass
 
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from clbench.config import documentation, to_text
+    from clbench.config import default_of, documentation, name_of, to_text
     from clbench.metric import Summary
 
     console = Console()
@@ -285,8 +285,11 @@ def _entry(kind: str, name: str) -> None:
         for head in ("option", "default", "meaning"):
             table.add_column(head, overflow="fold")
         for option in fields(owner):
-            default = getattr(thing, option.name, None)
-            shown = type(default).__name__.lower() if is_dataclass(default) else to_text(default)
+            default = default_of(thing, option)
+            if default is MISSING:
+                shown = "must be given"
+            else:
+                shown = name_of("strategy", default) if is_dataclass(default) else to_text(default)
             table.add_row(Text(option.name), Text(shown), Text(docs.get(option.name, "")))
         console.print(table)
     home = catalogue.home(kind, name)

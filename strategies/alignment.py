@@ -22,8 +22,9 @@ from clbench.stream import Experience, Syllabus
 
 @dataclass
 class WA(Around):
-    """The base learns as it does; after each experience the head's weight vectors of the classes that it brought are
-    scaled, by one factor, to the mean length of those of the classes before it.
+    """The base learns; then the head's weight vectors of new classes are scaled to the mean length of old ones.
+
+    It does so after each experience, by one factor for all new classes.
 
     A class that was taught before and again now is neither old nor new, so nothing happens where experiences share all
     classes. Biases stay as they are.

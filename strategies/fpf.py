@@ -295,13 +295,12 @@ PRESETS = [
         "kfpf",
         "cifar100",
         {
-            "strategy.memory_size": 2000,
             "strategy.select": "head",
             "strategy.share_of": "compute",
             "strategy.share": 0.13,
             "strategy.rate": 0.1,
         },
-        "tuned here on validation, seed 0: modules, rate and k; the share is set, 1.13 x naive in all",
+        "tuned here on validation, memory_size 2000, seed 0: modules, rate, k; the share is set: 1.13 x naive in all",
         model="convbn",
     ),
 ]

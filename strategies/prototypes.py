@@ -97,8 +97,7 @@ class NCM(Around):
 
 @dataclass
 class SLDA(Strategy):
-    """The network is trained on the first experience and stands still from then on; the classifier is linear
-    discriminant analysis over its features, of one pass over each experience.
+    """Linear discriminant analysis, in one pass over the features of a network that learns the first experience only.
 
     With class means mu and the covariance S within classes, the logit of class c is w z - w mu / 2 for features z,
     where w = [(1 - shrinkage) S + shrinkage I]^-1 mu; all classes count as equally likely. The pass is un-augmented.

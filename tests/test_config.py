@@ -414,7 +414,7 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
-SETTINGS = "checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
+SETTINGS = "budget, checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
 SWEPT = "only lists (A,B) and range(N) are swept over; intervals, globs and shuffles are not."
 CHANGED = "additions (+), deletions (~) and packages (@) are not supported; write path=value."
 
@@ -455,15 +455,15 @@ stream.experience=2
 strategy.alpha=0.1
     There is no setting named 'strategy.alpha': strategy=naive has no options.
 strategy=er strategy.alpha=1
-    There is no option of strategy=er named 'alpha'. There are: memory_size.
+    There is no option of strategy=er named 'alpha'. There are: every, memory_size.
 strategy=er strategy.base=naive
-    There is no option of strategy=er named 'base'. There are: memory_size.
+    There is no option of strategy=er named 'base'. There are: every, memory_size.
 strategy=er strategy.base.alpha=1
-    There is no option of strategy=er named 'base'. There are: memory_size.
+    There is no option of strategy=er named 'base'. There are: every, memory_size.
 strategy=around strategy.base.alpha=1
     There is no setting named 'strategy.base.alpha': strategy.base=naive has no options.
 strategy=around strategy.base=er strategy.base.alpha=1
-    There is no option of strategy.base=er named 'alpha'. There are: memory_size.
+    There is no option of strategy.base=er named 'alpha'. There are: every, memory_size.
 model.hiden=3
     There is no option of model=mlp named 'hiden'. Did you mean 'hidden'? There are: depth, hidden.
 model=cnn model.hidden=3
@@ -475,9 +475,9 @@ recipe=der2020
 probes=exams
     probes=exams: input should be a valid list (a list is written probes=[A,B]).
 probes=[exam]
-    There is no probe named 'exam'. Did you mean 'exams'? There are: cost, exams, loss, timing.
+    There is no probe named 'exam'. Did you mean 'exams'? There are: cost, drift, exams, loss, restoration, timing.
 probes=[class/forgetting]
-    'class/forgetting' is no probe, but a summary, computed from rows. Probes are: cost, exams, loss, timing.
+    'class/forgetting' is no probe, but a summary, computed from rows. Probes are: cost, drift, exams, loss, restoration, timing.
 probes=[exams,exams]
     probes=[exams,exams]: each probe looks once.
 learner.lr=0

@@ -8,7 +8,8 @@ from torch import nn
 
 from clbench import catalogue
 from clbench.errors import Mistake
-from clbench.models import CATALOGUE, CNN, MLP, ConvBN, ResNet18, ResNet20, Timm
+from clbench.flops import counted
+from clbench.models import CATALOGUE, CNN, MLP, ConvBN, ResNet18, ResNet20, Timm, ViT
 from clbench.resnet import Block, Padded
 from clbench.vision import torchvision
 
@@ -75,8 +76,8 @@ def test_cnn_says_which_images_are_too_small(shape):
         CNN().build(shape, 7)
 
 
-@pytest.mark.parametrize("model", [CNN(), ConvBN(), ResNet18(), ResNet20(), Timm("resnet18")])
-def test_a_convolutional_net_wants_images(model):
+@pytest.mark.parametrize("model", [CNN(), ConvBN(), ResNet18(), ResNet20(), ViT(), Timm("resnet18")])
+def test_a_net_for_images_wants_images(model):
     with pytest.raises(Mistake, match="samples are 784"):
         model.build((784,), 10)
 
@@ -105,6 +106,8 @@ def test_mlp_takes_any_shape():
         (ResNet18(), (3, 32, 32), 10, 11_173_962),
         # stem 464; stages 14,016, 51,072, 203,520; head 650: shortcuts of option A have no parameters
         (ResNet20(), (3, 32, 32), 10, 269_722),
+        # a patch's 48 numbers to 96, 64 positions; in a block qkv, proj, fc1, fc2, two norms; a norm and the head
+        (ViT(), (3, 32, 32), 10, 49 * 96 + 64 * 96 + 6 * (97 * 288 + 97 * 96 + 97 * 384 + 385 * 96 + 384) + 192 + 970),
     ],
 )
 def test_parameters_counted_by_hand(model, shape, classes, count):
@@ -118,19 +121,22 @@ def test_names_are_readable():
     assert list(dict(ConvBN().build((3, 8, 8), 2).body.named_parameters()))[:3] == [
         "conv1.weight", "bn1.weight", "bn1.bias",
     ]  # fmt: skip
+    names = [name for name, _ in ViT(depth=1).build((1, 8, 8), 2).named_parameters()]
+    assert {"body.pos_embed", "body.patch_embed.proj.weight", "body.norm.weight", "head.bias"} <= set(names)
+    assert {f"body.blocks.0.{name}.weight" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")} <= set(names)
     assert [name for name, _ in MLP().build((4,), 2).named_parameters()][::2] == [
         "body.fc1.weight", "body.fc2.weight", "head.weight",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [*ANY_SIZE, CNN()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("model", [*ANY_SIZE, CNN(), ViT()], ids=lambda m: type(m).__name__)
 def test_every_parameter_gets_a_gradient(model):
     net = model.build((3, 32, 32), 5)
     net(torch.randn(8, 3, 32, 32)).square().sum().backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize("model", [*ANY_SIZE, CNN()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("model", [*ANY_SIZE, CNN(), ViT()], ids=lambda m: type(m).__name__)
 def test_weights_come_from_the_global_generator_of_torch(model):
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
@@ -198,6 +204,52 @@ def test_a_projection_changes_shape():
     block = Block(3, 5, 2, projection=True)
     assert parameters(block.shortcut) == 3 * 5 + 2 * 5
     assert block(torch.randn(2, 3, 4, 4)).shape == (2, 5, 2, 2)
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((1, 8, 8), 2), ((3, 32, 32), 8), ((2, 6, 21), 3)], ids=str)
+def test_vit_takes_images_that_its_patches_tile(shape, patch):
+    net = ViT(patch, width=12, depth=2).build(shape, 7)
+    features = net.body(torch.randn(3, *shape))
+    assert features.shape == (3, 12)
+    assert features.std() > 0
+    assert net(torch.randn(3, *shape)).shape == (3, 7)
+    assert net.body.pos_embed.shape == (1, shape[1] * shape[2] // patch**2, 12)
+
+
+def test_vit_says_what_does_not_fit():
+    with pytest.raises(Mistake, match=r"model\.patch=4 does not divide images of 6 x 18; .* do: 1, 2, 3, 6\.$"):
+        ViT().build((1, 6, 18), 10)
+    with pytest.raises(Mistake, match=r"model\.width=100 must be a multiple of model\.heads=3"):
+        ViT(width=100).build((1, 8, 8), 10)
+
+
+def test_vit_tells_positions_apart_and_drops_nothing():
+    net = ViT(width=24, depth=2).build((1, 8, 8), 3).train()
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(net(x), net(x))
+    assert not torch.allclose(net(x), net(x.roll(4, dims=3)), atol=1e-3)
+    nn.init.zeros_(net.body.pos_embed)
+    assert torch.allclose(net(x), net(x.roll(4, dims=3)), atol=1e-5)
+
+
+def test_vit_starts_as_xavier_uniform_without_bias():
+    net = ViT().build((3, 32, 32), 10)
+    block = net.body.blocks[1]
+    patches = net.body.patch_embed.proj
+    for layer in (patches, block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2, net.head):
+        weight = layer.weight.flatten(1)
+        assert weight.std().item() == pytest.approx(sqrt(2 / sum(weight.shape)), rel=0.1)
+        assert not layer.bias.any()
+    assert net.body.pos_embed.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_the_attention_of_vit_is_counted():
+    net, patches, width, depth = ViT(patch=2, width=24, depth=3).build((1, 8, 8), 5).eval(), 16, 24, 3
+    weights = patches * (4 * width + depth * 12 * width**2) + 5 * width
+    attention = depth * 2 * patches**2 * width
+    with torch.inference_mode(), counted() as count:
+        net(torch.randn(1, 1, 8, 8))
+    assert count() == 2 * (weights + attention)
 
 
 @pytest.mark.parametrize(("name", "features"), [("resnet18", 512), ("vit_tiny_patch16_224", 192)])
