@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
     )
+    board.add_argument("--cost", type=Path, help="also draw final accuracy against training compute into this file")
     board.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
 
     against = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
@@ -247,13 +248,14 @@ def _leaderboard(given: argparse.Namespace) -> int:
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
     boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
     print(results.render(boards, given.format), end="")
-    if given.figure:
-        from clbench.figures import curves
+    from clbench import figures
 
-        try:
-            curves(found).savefig(given.figure, dpi=150)
-        except (OSError, ValueError) as error:
-            raise Mistake(f"--figure {given.figure} can't be written: {error}.") from None
+    for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
+        if file:
+            try:
+                draw(found).savefig(file, dpi=150)
+            except (OSError, ValueError) as error:
+                raise Mistake(f"--{option} {file} can't be written: {error}.") from None
     return 0
 
 

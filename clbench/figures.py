@@ -1,8 +1,9 @@
-"""Figures from rows: accuracy as the stream goes by, and the accuracy matrix of a run."""
+"""Figures from rows: accuracy as the stream goes by, its matrix, what it cost; what moved, and what mattered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from clbench.configurations import configurations, differences, label
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too (Okabe and Ito 2008)"""
 MARKS = "osD^vPX"
+DRIFTS = {
+    "drift/within": "mean absolute change\nsince the last look",
+    "drift/within_relative": "relative change\nsince the last look",
+    "drift/across": "mean absolute change\nover the experience",
+    "drift/across_relative": "relative change\nover the experience",
+}
+"""what the colours of a drift map stand for"""
+SWAPS = {
+    "gain": ("this group given back", COLOURS[0]),
+    "random": ("as many weights given back, drawn from all", "0.7"),
+    "loss": ("reverse: what this group alone breaks", COLOURS[1]),
+}
+"""what was swapped for each measure of restoration, and its colour"""
 
 
 def taught_accuracy(result: Result) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +51,26 @@ def taught_accuracy(result: Result) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.array(means)
 
 
+def _comparable(results: Sequence[Result]) -> list[list[Result]]:
+    """The configurations that one figure may show together.
+
+    Raises:
+        Mistake: the runs are not of one protocol, or none is done.
+    """
+    groups = [group for group in configurations(results) if all(result.state == "done" for result in group)]
+    if not groups:
+        raise Mistake("There is nothing to draw: no configuration has all its runs done.")
+    if len({str(sorted(group[0].protocol.items(), key=str)) for group in groups}) > 1:
+        raise Mistake("One figure shows runs of one protocol; choose by --stream, or a folder with one.")
+    return groups
+
+
+def _over(groups: Sequence[list[Result]]) -> str:
+    """Over how many seeds means are."""
+    seeds = sorted({len(group) for group in groups})
+    return f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+
+
 def curves(results: Sequence[Result]) -> Figure:
     """Accuracy over the exams taught so far, after each experience: mean over seeds, band: 95 % interval.
 
@@ -51,11 +85,7 @@ def curves(results: Sequence[Result]) -> Figure:
 
     from clbench.statistics import mean_interval
 
-    groups = [group for group in configurations(results) if all(result.state == "done" for result in group)]
-    if not groups:
-        raise Mistake("There is nothing to draw: no configuration has all its runs done.")
-    if len({str(sorted(group[0].protocol.items(), key=str)) for group in groups}) > 1:
-        raise Mistake("One figure shows runs of one protocol; choose by --stream, or a folder with one.")
+    groups = _comparable(results)
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     order = []
@@ -75,13 +105,60 @@ def curves(results: Sequence[Result]) -> Figure:
         axes.plot(steps, middle, color=colour, marker=MARKS[number % len(MARKS)], markersize=4, label=name)
         axes.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    seeds = sorted({len(group) for group in groups})
-    over = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     axes.set(xlabel="experiences learned", ylabel="accuracy on what was taught, %", ylim=(0, 100))
-    axes.set_title(f"{groups[0][0].stream}: class-incremental accuracy, {over}, bands: 95 % intervals", fontsize=10)
+    axes.set_title(
+        f"{groups[0][0].stream}: class-incremental accuracy, {_over(groups)}, bands: 95 % intervals", fontsize=10
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def cost(results: Sequence[Result]) -> Figure:
+    """Final class-incremental accuracy against training compute: means over seeds, bars: 95 % intervals.
+
+    Raises:
+        Mistake: the runs are not of one protocol, or none is done.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    from clbench.statistics import mean_interval
+
+    groups = _comparable(results)
+    points = []
+    for group, settings in zip(groups, differences(groups), strict=True):
+        found = [list(result.summaries(("class/final_accuracy", "cost/train_flops")).values()) for result in group]
+        accuracies, spent = zip(*[[value.number for value in values] for values in found], strict=True)
+        name = label(group[0], settings)
+        if None in accuracies or None in spent:
+            points.append((np.inf, f"{name} (undefined)", np.nan, 0.0))
+        else:
+            mean, half = mean_interval([100 * accuracy for accuracy in accuracies])
+            points.append((-mean, name, float(np.mean(spent)), half or 0.0))
+    costs = [flops for *_, flops, _ in points if np.isfinite(flops)]
+    if not costs:
+        raise Mistake("There is nothing to draw: no configuration has both a final accuracy and a training compute.")
+    unit, size = ("TFLOP", 1e12) if min(costs) >= 1e12 else ("GFLOP", 1e9)
+
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for number, (minus, name, flops, half) in enumerate(sorted(points)):
+        axes.errorbar(
+            flops / size, -minus, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
+            marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], linestyle="none",
+        )  # fmt: skip
+    axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3), ylim=(0, 100))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")
+    axes.set_title(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
@@ -126,3 +203,102 @@ def accuracy_matrix(rows: Sequence[Row]) -> Figure | None:
     undefined = " (grey: undefined)" if np.isnan(cells).any() else ""
     axes.set(xlabel="exam", ylabel="experiences learned", title=f"Class-incremental accuracy{undefined}")
     return figure
+
+
+def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Figure | None:
+    """A figure of how far weights moved: a line per module group, a column per look; None where there are no such rows.
+
+    A bar stands between experiences.
+    """
+    import numpy as np
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    seen = [row for row in rows if row.metric == measure]
+    groups = list(dict.fromkeys(row.subject for row in seen))
+    looks = sorted({(row.at, row.step) for row in seen})
+    if not seen:
+        return None
+    cells = np.full((len(groups), len(looks)), np.nan)
+    for row in seen:
+        cells[groups.index(row.subject), looks.index((row.at, row.step))] = row.value or np.nan
+    height, width = cells.shape
+    moved = cells[np.isfinite(cells)]
+
+    figure = Figure(figsize=(min(4 + 0.12 * width, 14), min(2 + 0.3 * height, 12)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    scale = LogNorm(moved.min(), moved.max()) if moved.size else LogNorm(0.1, 1)
+    image = axes.imshow(cells, cmap="viridis", norm=scale, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, label=DRIFTS.get(measure, measure))
+    steps = np.array([step for _, step in looks])
+    borders = [0, *(np.flatnonzero(np.diff(steps)) + 1), width]
+    for border in borders[1:-1]:
+        axes.axvline(border - 0.5, color="white", linewidth=2)
+    every = max(1, len(borders) // 25)
+    middles = [(first + last - 1) / 2 for first, last in pairwise(borders)]
+    axes.set_xticks(middles[::every], [str(steps[first]) for first in borders[:-1:every]])
+    axes.set_yticks(range(height), groups)
+    axes.tick_params(length=0)
+    grey = " (grey: none)" if np.isnan(cells).any() else ""
+    axes.set(xlabel="experiences learned", title=f"Drift of each module group{grey}")
+    return figure
+
+
+def restoration_bars(runs: Sequence[Sequence[Row]], readout: str = "class") -> Figure | None:
+    """What each module group gives when it is as it was an experience ago, in percentage points of accuracy.
+
+    Means over experiences, then over runs; bars: 95 % intervals over runs. The dashed line is what it gives to restore
+    everything. None where no run has such rows.
+
+    Args:
+        runs: the rows of each run.
+        readout: `class` or `task`.
+
+    Raises:
+        Mistake: the runs do not have the same module groups.
+    """
+    from matplotlib.figure import Figure
+
+    from clbench.statistics import mean_interval
+
+    means = [_restored(rows, readout) for rows in runs]
+    subjects = {tuple(group for name, group in mean if name == "gain") for mean in means}
+    if subjects <= {()}:
+        return None
+    if len(subjects) > 1:
+        raise Mistake("One figure shows restoration in one network: these runs do not have the same module groups.")
+    (groups,) = subjects
+    figure = Figure(figsize=(6.4, min(1.8 + 0.45 * len(groups), 12)), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, (text, colour)) in enumerate(SWAPS.items()):
+        ends = [mean_interval([mean[name, group] for mean in means]) for group in groups]
+        axes.barh(
+            [line + 0.27 * (place - 1) for line in range(len(groups))],
+            [middle for middle, _ in ends],
+            height=0.25,
+            xerr=[half or 0 for _, half in ends] if len(runs) > 1 else None,
+            color=colour,
+            error_kw={"linewidth": 1},
+            label=text,
+        )
+    whole, _ = mean_interval([mean["before", ""] - mean["after", ""] for mean in means])
+    axes.axvline(whole, color="black", linestyle="--", linewidth=1, label="everything given back")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy, percentage points", title=f"Weights of an experience ago ({readout})")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _restored(rows: Sequence[Row], readout: str) -> dict[tuple[str, str], float]:
+    """The mean over experiences of each measure of restoration, of each group, in percentage points."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        group, _, name = row.metric.rpartition("_")
+        if group == f"restoration/{readout}" and row.value is not None:
+            found.setdefault((name, row.subject), []).append(100 * row.value)
+    return {key: sum(values) / len(values) for key, values in found.items()}

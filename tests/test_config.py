@@ -180,7 +180,7 @@ def test_a_run_that_is_told_nothing():
     found = plan()
     assert [found.values[root] for root in ("stream", "strategy", "model")] == ["digits", "naive", "mlp"]
     assert (found.seed, found.label) == (0, "naive")
-    assert [type(probe).__name__ for probe in found.probes] == ["Exams", "Cost", "Timing", "Loss"]
+    assert [type(probe).__name__ for probe in found.probes] == ["Exams", "Cost", "Timing", "Loss", "Drift"]
 
 
 def test_choices_build_the_objects_of_the_catalogue():
@@ -280,7 +280,7 @@ def test_presets_of_the_inner_strategy_stand_below_those_of_the_outer_and_where_
     assert (found.sources["learner.lr"], found.sources["learner.epochs"]) == ("preset: outer", "preset: small")
     assert found.sources["strategy.base.memory_size"] == "preset: small"
     large = plan("stream=lab", "strategy=around", "strategy.base=inner", "strategy.base.seen=1")
-    assert large.strategy == Around(4, Inner(99, 1))
+    assert large.strategy == Around(4, Inner(99, seen=1))
     deep = plan("stream=lab", "strategy=around", "strategy.base=around", "strategy.base.base=inner")
     assert deep.strategy == Around(4, Around(4, Inner(9)))
 
