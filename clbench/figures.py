@@ -155,10 +155,10 @@ def cost(results: Sequence[Result]) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")
-    axes.set_title(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
+    figure.suptitle(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
     return figure
 
 
@@ -286,7 +286,7 @@ def restoration_bars(runs: Sequence[Sequence[Row]], readout: str = "class") -> F
     axes.axvline(whole, color="black", linestyle="--", linewidth=1, label="everything given back")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(groups)), groups)
-    axes.invert_yaxis()
+    axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set(xlabel="accuracy, percentage points", title=f"Weights of an experience ago ({readout})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)

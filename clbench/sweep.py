@@ -54,6 +54,7 @@ def check(plan: Plan) -> None:
         Mistake: it could not; why.
     """
     from clbench.strategy import needs
+    from clbench.transform import Transform
 
     missing = sorted(needs(plan.strategy) - plan.stream.offers)
     if missing:
@@ -64,7 +65,7 @@ def check(plan: Plan) -> None:
     stream = copy(plan.stream)
     stream.open(plan.seed)
     learner, syllabus = copy(plan.learner), stream.syllabus()
-    learner.open(plan.model, syllabus, stream.transform(), stream.criterion, plan.seed)
+    learner.open(plan.model, syllabus, Transform(), stream.criterion, plan.seed)
     plan.budget.around(deepcopy(plan.strategy)).start(learner, syllabus)
 
 

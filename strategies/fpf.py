@@ -50,7 +50,7 @@ class FineTuning:
     rate: Positive = 0.1
     """at the first step of a phase; it falls to 0 by half a cosine"""
     batch: Count | None = None
-    """samples of memory in a step; null: as many as the stream's"""
+    """samples of memory in a step; null: as many as other replay draws"""
 
     def prepare(self, learner: Learner, syllabus: Syllabus) -> None:
         """Before the stream: choose modules, count its steps.
@@ -78,14 +78,8 @@ class FineTuning:
         if self.scores.ready:
             self.modules = self.scores.above(self.threshold)
         with learner.only(chosen(groups(learner.model), self.modules)):
-            rng, size = learner.rng("fine-tuning"), self.batch or learner.batch
-            share = self.share * stream_steps
-            if self.share_of == "compute":
-                share *= self.step_cost / learner.price(
-                    next(learner.draws(memory, learner.rng("price"), 1, size)), self.phase_loss
-                )
-            steps = max(round(share), 1)
-            draws = learner.draws(memory, rng, steps, size)
+            steps = self.length(learner, memory, stream_steps)
+            draws = learner.draws(memory, learner.rng("fine-tuning"), steps, self.batch)
             if any(p.requires_grad for p in learner.model.parameters()):
                 optimizer = learner.new_optimizer(steps, self.rate, factor=cosine, kind="sgd", momentum=0.0)
                 learner.fit(draws, self.phase_loss, optimizer=optimizer)
@@ -93,7 +87,16 @@ class FineTuning:
                 _average(learner, draws)
         self.scores.begin(learner.model)
 
+    def length(self, learner: Learner, memory: Memory, stream_steps: float) -> int:
+        """Steps of a phase that stands for so many steps of the stream, with what trains now."""
+        steps = self.share * stream_steps
+        if self.share_of == "compute":
+            sample = next(learner.draws(memory, learner.rng("price"), 1, self.batch))
+            steps *= self.step_cost / learner.price(sample, self.phase_loss)
+        return max(round(steps), 1)
+
     def phase_loss(self, learner: Learner, batch: Batch) -> Tensor:
+        """What a phase minimises."""
         return learner.criterion(learner(batch.x), batch.y)
 
 

@@ -416,6 +416,20 @@ def test_an_unknown_column_is_a_mistake(clbench, two):
     assert "Did you mean 'class/forgetting'?" in done.err
 
 
+@pytest.mark.parametrize("option", ["--figure", "--cost"])
+def test_leaderboard_draws(clbench, two, option):
+    board = clbench("leaderboard").out
+    done = clbench(f"leaderboard {option} drawn.png")
+    assert done == (0, board, "")
+    with Image.open("drawn.png") as image:
+        assert image.height > 500
+    for file in ("nowhere/drawn.png", "drawn.odd"):
+        done = clbench(f"leaderboard {option} {file}")
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert f"{option} {file} can't be written: " in done.err
+        assert not Path(file).exists()
+
+
 def test_compare_pairs_the_seeds_and_does_not_claim_too_much(clbench, two):
     done = clbench("compare er naive")
     assert (done.status, done.err) == (0, "")

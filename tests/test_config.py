@@ -414,7 +414,9 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
-SETTINGS = "budget, checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
+SETTINGS = (
+    "budget, checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
+)
 SWEPT = "only lists (A,B) and range(N) are swept over; intervals, globs and shuffles are not."
 CHANGED = "additions (+), deletions (~) and packages (@) are not supported; write path=value."
 
