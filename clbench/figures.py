@@ -150,11 +150,12 @@ def cost(results: Sequence[Result]) -> Figure:
             flops / size, -minus, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
             marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], linestyle="none",
         )  # fmt: skip
-    axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3), ylim=(0, 100))
+    axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")
+    axes.set_ylim(bottom=0)
     figure.suptitle(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
