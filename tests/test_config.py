@@ -477,9 +477,9 @@ recipe=der2020
 probes=exams
     probes=exams: input should be a valid list (a list is written probes=[A,B]).
 probes=[exam]
-    There is no probe named 'exam'. Did you mean 'exams'? There are: cost, drift, exams, loss, restoration, timing.
+    There is no probe named 'exam'. Did you mean 'exams'? There are: {PROBES}.
 probes=[class/forgetting]
-    'class/forgetting' is no probe, but a summary, computed from rows. Probes are: cost, drift, exams, loss, restoration, timing.
+    'class/forgetting' is no probe, but a summary, computed from rows. Probes are: {PROBES}.
 probes=[exams,exams]
     probes=[exams,exams]: each probe looks once.
 learner.lr=0
