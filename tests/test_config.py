@@ -414,6 +414,7 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
+PROBES = "cost, drift, exams, loss, restoration, timing"
 SETTINGS = (
     "budget, checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
 )
@@ -571,7 +572,7 @@ def told(text):
         kind.upper(): listed(*catalogue.names(kind), *OURS.get(kind, ())) for kind in ("strategy", "stream", "model")
     }
     lists |= {kind.__name__.upper(): listed(*(f.name for f in fields(kind))) for kind in (Learner, Toy)}
-    for name, value in {**lists, "SETTINGS": SETTINGS, "SWEPT": SWEPT, "CHANGED": CHANGED}.items():
+    for name, value in {**lists, "SETTINGS": SETTINGS, "PROBES": PROBES, "SWEPT": SWEPT, "CHANGED": CHANGED}.items():
         text = text.replace(f"{{{name}}}", value)
     blocks = re.findall(r"^(\S.*)\n((?: .*\n)+)", text, re.MULTILINE)
     return [(words, " ".join(lines.split("\n    ")).strip()) for words, lines in blocks]
