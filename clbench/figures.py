@@ -155,7 +155,7 @@ def cost(results: Sequence[Result]) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, min(axes.get_ylim()[1], 100))
     figure.suptitle(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
@@ -249,8 +249,8 @@ def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Fi
 def restoration_bars(runs: Sequence[Sequence[Row]], readout: str = "class") -> Figure | None:
     """What each module group gives when it is as it was an experience ago, in percentage points of accuracy.
 
-    Means over experiences, then over runs; bars: 95 % intervals over runs. The dashed line is what it gives to restore
-    everything. None where no run has such rows.
+    Means over experiences, then over runs; lines: 95 % intervals over runs, which may leave the figure. The dashed line
+    is what it gives to restore everything. None where no run has such rows.
 
     Args:
         runs: the rows of each run.
@@ -272,20 +272,24 @@ def restoration_bars(runs: Sequence[Sequence[Row]], readout: str = "class") -> F
     (groups,) = subjects
     figure = Figure(figsize=(6.4, min(1.8 + 0.45 * len(groups), 12)), layout="constrained")
     axes = figure.subplots()
+    whole, _ = mean_interval([mean["before", ""] - mean["after", ""] for mean in means])
+    lengths = [0.0, whole]
     for place, (name, (text, colour)) in enumerate(SWAPS.items()):
         ends = [mean_interval([mean[name, group] for mean in means]) for group in groups]
+        lengths += [middle for middle, _ in ends]
         axes.barh(
             [line + 0.27 * (place - 1) for line in range(len(groups))],
             [middle for middle, _ in ends],
             height=0.25,
             xerr=[half or 0 for _, half in ends] if len(runs) > 1 else None,
             color=colour,
-            error_kw={"linewidth": 1},
+            error_kw={"linewidth": 1, "ecolor": "0.3"},
             label=text,
         )
-    whole, _ = mean_interval([mean["before", ""] - mean["after", ""] for mean in means])
     axes.axvline(whole, color="black", linestyle="--", linewidth=1, label="everything given back")
     axes.axvline(0, color="black", linewidth=0.8)
+    room = 0.15 * (max(lengths) - min(lengths)) or 1
+    axes.set_xlim(min(lengths) - room, max(lengths) + room)
     axes.set_yticks(range(len(groups)), groups)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set(xlabel="accuracy, percentage points", title=f"Weights of an experience ago ({readout})")

@@ -124,6 +124,7 @@ def test_restoration_over_runs_has_intervals():
     middle, half = mean_interval([20, 30])
     assert ends[0] == pytest.approx([middle - half, middle + half])
     assert ends[1] == pytest.approx([40, 40])
+    assert axes.get_xlim()[1] < 60 < middle + half
 
 
 def test_each_readout_has_its_own():
@@ -170,6 +171,7 @@ def test_cost_against_accuracy(tmp_path):
     assert marks(figure) == {"er": pytest.approx((4, 70)), "naive": pytest.approx((2, 25))}
     assert words(axes.get_legend().get_texts()) == ["er", "naive"]
     assert axes.get_xscale() == "log"
+    assert axes.get_ylim() == (0, 100)
     assert axes.get_xlabel() == "training compute, GFLOP"
     assert "2 seeds" in figure.get_suptitle()
     (bar,) = axes.containers[0].lines[2]
