@@ -151,7 +151,7 @@ def cost(results: Sequence[Result]) -> Figure:
             marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], linestyle="none",
         )  # fmt: skip
     axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")

@@ -143,7 +143,7 @@ def whole(tmp_path_factory) -> dict[str, str]:
 def flip(path: Path, place: float) -> None:
     """Turn one bit over."""
     content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 16
+    content[int(place * len(content))] ^= 1
     path.write_bytes(content)
 
 
