@@ -123,8 +123,8 @@ def drift(
     """How far each group moved from one snapshot to another. Sums are in double precision."""
     found = {}
     for group, names in groups.items():
-        moved = sum(float((after[name].double() - before[name].double()).abs().sum()) for name in names)
-        was = sum(float(before[name].double().abs().sum()) for name in names)
+        moved = sum(float((after[name] - before[name]).abs_().sum(dtype=torch.float64)) for name in names)
+        was = sum(float(before[name].abs().sum(dtype=torch.float64)) for name in names)
         size = sum(before[name].numel() for name in names)
         found[group] = Drift(moved / size if size else 0.0, moved / was if was else None)
     return found
