@@ -202,7 +202,10 @@ class KFPF(FineTuning, Strategy):
 
 
 def _preset(there: Mapping[str, object], shared: bool) -> list[str]:
-    """What the paper found sensitive: head, normalisation and, where the input's domain changes, the first layer."""
+    """Head, normalisation and, where the domain changes, the first layer: what the paper is said to find sensitive.
+
+    Not checked in its text.
+    """
     kinds = {name.partition(".")[0] for name in there}
     first = [next(iter(there)).partition(".")[0]] if shared else []
     return [name for name in dict.fromkeys([*first, "bn", "norm", "head"]) if name in kinds]
