@@ -1,6 +1,6 @@
 """Does drift predict what restoration gives back? Rank correlations over module groups, from finished runs.
 
-    clbench run stream=digits model=mlp,convbn seed=range(6) probes=[exams,cost,timing,loss,drift,restoration]
+    clbench run stream=digits model=mlp,convbn 'seed=range(6)' 'probes=[exams,cost,timing,loss,drift,restoration]'
     python benchmarks/drift_and_restoration.py results
 
 Of each run: for every group of weights the mean over experiences of a measure of drift, and of what restoring the group
@@ -62,12 +62,13 @@ def main() -> int:
         for result in find(folder):
             rows = result.rows() if result.state == "done" else []
             if any(row.metric == given.against for row in rows):
-                runs[result.stream, result.config["model"], result.strategy].append(rows)
+                data = str(result.protocol.get("data", ""))
+                runs[result.stream, data, result.config["model"], result.strategy].append(rows)
     if not runs:
         print(f"No finished run has {given.against}: run with probes=[exams,drift,restoration].", file=sys.stderr)
         return 2
-    print(f"| stream | model | strategy | n | {' | '.join(f'`{drift}`' for drift in DRIFTS)} |")
-    print(f"| --- | --- | --- | ---: |{' ---: |' * len(DRIFTS)}")
+    print(f"| stream | data | model | strategy | n | {' | '.join(f'`{drift}`' for drift in DRIFTS)} |")
+    print(f"| --- | --- | --- | --- | ---: |{' ---: |' * len(DRIFTS)}")
     over: dict[str, list[float]] = defaultdict(list)
     for names, several in sorted(runs.items()):
         cells = []
@@ -76,7 +77,7 @@ def main() -> int:
             cells.append(interval(found) if found else "–")
             over[drift] += [float(np.mean(found))] if found else []
         print(f"| {' | '.join(names)} | {len(several)} | {' | '.join(cells)} |")
-    print(f"| all | | | {len(runs)} | {' | '.join(interval(over[drift]) for drift in DRIFTS)} |")
+    print(f"| all | | | | {len(runs)} | {' | '.join(interval(over[drift]) for drift in DRIFTS)} |")
     return 0
 
 

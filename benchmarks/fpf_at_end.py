@@ -1,6 +1,6 @@
 """What fine-tuning at the end gains over finished runs, from their last checkpoints; controls at the same compute.
 
-    clbench run stream=cifar100 strategy=er,der,derpp seed=range(6)
+    clbench run stream=cifar100 strategy=er,der,derpp 'seed=range(6)'
     python benchmarks/fpf_at_end.py results/cifar100/er results/cifar100/der results/cifar100/derpp
 
 Each run is revived as it stood at its end, and for each selection of modules fine-tuned on its own memory as FPF does

@@ -25,7 +25,7 @@ STATUS = {"failed": 1, "busy": 3, "diverged": 4}
 EXAMPLES = """\
 examples:
   clbench run                                            compare four strategies on real digits, over 6 seeds
-  clbench run stream=cifar100 strategy=er,derpp seed=range(3)
+  clbench run stream=cifar100 strategy=er,derpp 'seed=range(3)'
   clbench run stream=folder stream.data=~/photos strategy=er
   clbench leaderboard                                    every table, from the files
   clbench show derpp                                     its paper, options and presets

@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_a_command_of_the_documents_resolves(command, mine):
         assert config.plans(given.words)[0]
     if hasattr(given, "name") and command.startswith("clbench show"):
         assert any(given.name in catalogue.names(kind) for kind in catalogue.KINDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_shell_takes_a_command_of_the_documents_as_it_stands(command):
+    assert subprocess.run(["bash", "-nc", command], capture_output=True).returncode == 0
+    assert not re.search(r"[][*?~]", re.sub(r"'[^']*'|~/", "", command)), "a shell would look for files of that name"
 
 
 def test_a_wrong_command_would_be_noticed():
