@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clbench.metric import Look, Row
+from clbench.metric import Look
 from clbench.metrics.exams import Exams
 from clbench.results import find
 from clbench.run import Run, revived
@@ -34,11 +34,7 @@ def accuracy(run: Run) -> float:
     syllabus, exams = run.stream.syllabus(), run.stream.exams()
     seen = frozenset(range(syllabus.classes))
     look = Look(len(run.stream), run.learner.step, run.learner, run.strategy, syllabus, exams, seen)
-    return float(np.mean([row.value for row in Exams()(look) if _is_class(row)]))
-
-
-def _is_class(row: Row) -> bool:
-    return row.metric == "class/accuracy"
+    return float(np.mean([row.value for row in Exams()(look) if row.metric == "class/accuracy"]))
 
 
 def fine_tuned(folder: Path, select: str, share: float, rate: float) -> tuple[float, float]:

@@ -27,7 +27,8 @@ from clbench.learner import Batch, Learner, after_each
 from clbench.memory import Memory, Reservoir
 from clbench.modules import chosen, drift, groups, sensitivity, snapshot
 from clbench.optimizer import cosine
-from clbench.strategy import Around, Strategy, memory_of
+from clbench.strategies.remembering import Remembering
+from clbench.strategy import Strategy, memory_of
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, NonNegative, Positive
 
@@ -101,20 +102,14 @@ class FineTuning:
 
 
 @dataclass
-class FPF(FineTuning, Around):
+class FPF(FineTuning, Remembering):
     """The base learns as it does; then the chosen modules are fine-tuned on its memory."""
 
     when: Literal["end", "each"] = "end"
     """after the last experience, or after each"""
-    memory_size: Count | None = None
-    """samples kept where the base keeps none; null: 500 there, and the base's memory elsewhere"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
-        self.base.start(learner, syllabus)
-        if memory_of(self.base) is None:
-            self.memory = Reservoir(self.memory_size or 500)
-        elif self.memory_size is not None:
-            raise Mistake("The base of fpf has a memory of its own: set strategy.base.memory_size, not memory_size.")
+        super().start(learner, syllabus)
         if syllabus.lessons is None:
             raise Mistake("fpf fine-tunes a share of the stream's steps; a stream without an end has no such number.")
         self.lessons = syllabus.lessons
@@ -131,14 +126,8 @@ class FPF(FineTuning, Around):
             self.fine_tune(learner, memory, self.stream_steps)
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
-        rng = learner.rng("fpf's memory")
-
-        def act(batch: Batch, kept: Any) -> None:
-            if hasattr(self, "memory") and batch.index is not None:
-                self.memory.add(batch.raw, batch.y, rng)
-            self.scores.step(learner.model)
-
-        return after_each(batches, act)
+        batches = super().around_batches(learner, batches)
+        return after_each(batches, lambda batch, kept: self.scores.step(learner.model))
 
 
 @dataclass

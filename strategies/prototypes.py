@@ -14,9 +14,8 @@ Statistician). Their code starts from an OAS estimate; here the first experience
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -24,34 +23,26 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from clbench.data import Data
-from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, after_each
-from clbench.memory import Memory, Reservoir
-from clbench.strategy import Around, Strategy, memory_of
+from clbench.learner import Learner
+from clbench.memory import Memory
+from clbench.strategies.remembering import Remembering
+from clbench.strategy import Strategy, memory_of
 from clbench.stream import Experience, Syllabus
-from clbench.types import Count
 
 LOWEST = torch.finfo(torch.float32).min
 """logit of a class of which there is no mean: finite, so that a softmax is"""
 
 
 @dataclass
-class NCM(Around):
+class NCM(Remembering):
     """The base trains as it does; the answer is the class whose mean feature, over memory's samples, is nearest.
 
     The means are of the network after the last experience, and no step follows them: where something else trains after
     the base, ncm goes around that too.
     """
 
-    memory_size: Count | None = None
-    """samples kept where the base keeps none; null: 500 there, and the base's memory elsewhere"""
-
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        if memory_of(self.base) is None:
-            self.memory = Reservoir(self.memory_size or 500)
-        elif self.memory_size is not None:
-            raise Mistake("The base of ncm has a memory of its own: set strategy.base.memory_size, not memory_size.")
         self.means: Tensor | None = None
         self.known = torch.zeros(syllabus.classes, dtype=torch.bool, device=learner.where)
 
@@ -76,15 +67,6 @@ class NCM(Around):
                 found.append(F.normalize(learner.features(x)))
         members = F.one_hot(memory.y[: len(memory)], len(self.known))
         self.means, self.known = F.normalize(members.T.float() @ torch.cat(found)), members.any(0)
-
-    def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
-        rng = learner.rng("ncm's memory")
-
-        def act(batch: Batch, kept: Any) -> None:
-            if hasattr(self, "memory") and batch.index is not None:
-                self.memory.add(batch.raw, batch.y, rng)
-
-        return after_each(batches, act)
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """Minus the squared distance to each class mean, B x classes; the base's logits while there are no means."""
