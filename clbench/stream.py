@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,6 +57,8 @@ class Syllabus:
     """training samples of each experience"""
     shared: bool
     """whether experiences share classes, as domain-incremental ones do"""
+    answers: Literal["taught", "all"] = "taught"
+    """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
 
 
 @dataclass
