@@ -38,19 +38,24 @@ class Blurry(ClassIncremental):
 
     def open(self, seed: int) -> None:
         super().open(seed)
-        rng, labels = np.random.default_rng(derive(seed, "blur")), self._labels("train")
         if self.experiences == 1:
             raise Mistake("stream.experiences=1: there is no other experience for samples to be taught in.")
-        stays: list[list[np.ndarray]] = [[] for _ in self._lessons]
+        self._lessons = self._mixed(np.random.default_rng(derive(seed, "blur")))
+
+    def _mixed(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """The rows of each experience, guests from the others included."""
+        labels = self._labels("train")
+        found: list[list[np.ndarray]] = [[] for _ in self._lessons]
         for number, lesson in enumerate(self._lessons):
-            others = [other for other in range(self.experiences) if other != number]
+            others = [other for other in range(len(found)) if other != number]
             for label in self._parts[number]:
                 members = rng.permutation(lesson[labels[lesson] == label])
                 leave = round(self.blur * len(members))
-                stays[number].append(members[leave:])
-                for place, guests in zip(rng.permutation(others), np.array_split(members[:leave], len(others)), strict=True):
-                    stays[place].append(guests)
-        self._lessons = [np.sort(np.concatenate(parts)) for parts in stays]
+                found[number].append(members[leave:])
+                guests = np.array_split(members[:leave], len(others))
+                for place, some in zip(rng.permutation(others), guests, strict=True):
+                    found[place].append(some)
+        return [np.sort(np.concatenate(parts)) for parts in found]
 
     def _asked(self, index: int) -> frozenset[int]:
         return frozenset(self._parts[index].tolist())
@@ -61,8 +66,9 @@ class Blurry(ClassIncremental):
 
 @dataclass
 class Turning(Images):
-    """Two consecutive classes at a time, 0 and 1, 1 and 2, …, the last and 0, in rounds, while all images turn: MNIST-360
-    (Buzzega et al. 2020, "Dark Experience for General Continual Learning", NeurIPS), with the details of its code.
+    """Two consecutive classes at a time, 0 and 1, 1 and 2, …, the last and 0, in rounds, while all images turn.
+
+    MNIST-360 (Buzzega et al. 2020, "Dark Experience for General Continual Learning", NeurIPS), as its code has it.
 
     Every training sample is taught once: a class is cut into two parts for each round, one for each of its pairs. Over
     the stream its samples turn by 360 degrees, starting at (c - 1) times 60 for class c. The angle of the i-th of n
@@ -130,7 +136,7 @@ class Turning(Images):
         return len(self._stretches)
 
     def looks(self, step: int) -> bool:
-        return step % self.look_every == 0 or step == len(self)
+        return step % self.look_every == 0
 
     def _rows(self, index: int) -> np.ndarray:
         return self._stretches[index][0]

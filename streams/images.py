@@ -89,9 +89,7 @@ class Images(Stream):
                 held[members[: round(self.validation * len(members))]] = True
             if held.all() or not held.any():
                 much = "holds out all" if held.all() else "holds out none"
-                raise Mistake(
-                    f"stream.validation={self.validation} {much} of the {len(held)} samples of {of} {index}."
-                )
+                raise Mistake(f"stream.validation={self.validation} {much} of the {len(held)} samples of {of} {index}.")
         return held
 
     def _rows(self, index: int) -> np.ndarray:

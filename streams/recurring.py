@@ -93,7 +93,7 @@ class Recurring(Images):
         return self.experiences
 
     def looks(self, step: int) -> bool:
-        return step % self.look_every == 0 or step == self.experiences
+        return step % self.look_every == 0
 
     def _rows(self, index: int) -> np.ndarray:
         rng = np.random.default_rng(derive(self._seed, "samples", index))
@@ -105,9 +105,11 @@ class Recurring(Images):
 
     def exams(self) -> Sequence[Exam]:
         taught = self._counts > 0
-        first = [int(index) if ever else None for index, ever in zip(taught.argmax(0), taught.any(0), strict=True)]
-        papers = zip(self._names, self._papers, first, strict=True)
-        return [self._exam(name, rows, frozenset({label}), since) for label, (name, rows, since) in enumerate(papers)]
+        first = np.where(taught.any(0), taught.argmax(0), -1).tolist()
+        return [
+            self._exam(name, rows, frozenset({label}), since=None if first[label] < 0 else first[label])
+            for label, (name, rows) in enumerate(zip(self._names, self._papers, strict=True))
+        ]
 
     def syllabus(self) -> Syllabus:
         taught = self._counts > 0
