@@ -1,5 +1,7 @@
 """Streams without borders: who is taught where, and at which angle."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_a_strategy_that_needs_borders_is_refused(name):
 def test_every_sample_is_taught_once_a_share_of_them_elsewhere(blur):
     stream, pure = opened(Blurry(blur=blur)), opened(ClassIncremental())
     lessons = [e.train.index.tolist() for e in stream]
-    assert sorted(sum(lessons, [])) == sorted(sum((e.train.index.tolist() for e in pure), []))
+    assert sorted(chain(*lessons)) == sorted(chain(*(e.train.index.tolist() for e in pure)))
     for lesson, own in zip(lessons, pure, strict=True):
         home = set(own.train.index.tolist())
         guests = [row for row in lesson if row not in home]
