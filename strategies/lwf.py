@@ -12,8 +12,9 @@ trained on, augmented.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -98,22 +99,27 @@ class LwF(Strategy):
                 found.append(learner(x))
         return torch.cat(found)
 
+    def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
+        for batch in learner.batches(experience.train):
+            yield replace(batch, kept={"old": self.old_logits(learner, batch)}) if len(self.before) else batch
+
+    @torch.no_grad()
+    def old_logits(self, learner: Learner, batch: Batch) -> Tensor:
+        """The old network's answers to a batch of the experience, B x classes."""
+        if self.teacher is None:
+            assert self.answers is not None
+            assert batch.index is not None
+            return self.answers[batch.index]
+        with learner.spending("teacher", batch.x.shape):
+            return self.teacher.eval()(batch.x).float()
+
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
         logits = learner(batch.x)
         loss = learner.criterion(logits.masked_fill(~self.seen, -torch.inf), batch.y)
-        if not len(self.before):
+        if not batch.kept:
             return loss
-        asked = self.old_logits(batch)[:, self.before] / self.temperature
-        return loss + self.alpha * F.cross_entropy(logits[:, self.before] / self.temperature, asked.softmax(1))
-
-    @torch.no_grad()
-    def old_logits(self, batch: Batch) -> Tensor:
-        """The old network's answers to a batch of the experience, B x classes."""
-        if self.teacher is not None:
-            return self.teacher.eval()(batch.x).float()
-        assert self.answers is not None
-        assert batch.index is not None
-        return self.answers[batch.index]
+        old, new = (z[:, self.before] / self.temperature for z in (batch.kept["old"], logits))
+        return loss + self.alpha * F.cross_entropy(new, old.softmax(1))
 
 
 _DER = "Buzzega et al. 2020 (DER); Mammoth, utils/best_args.py, method lwf"
