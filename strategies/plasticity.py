@@ -67,7 +67,8 @@ class Units:
     born: Tensor
     """when each was made"""
     births: list[int]
-    """the same times in order, on the host: how many are mature is known without asking the device"""
+    """such times in order, on the host; there a unit that goes is one of the oldest, so that as many are mature as in
+    truth, and nobody asks the device"""
     deviation: float
     """of the layer's weights at the start"""
     owed: float = 0.0
@@ -138,6 +139,7 @@ class ContinualBackprop(Around):
                 units.owed -= due
                 self.replace(learner, link, units, due, learner.rng(f"new units {number}"))
 
+    @torch.no_grad()
     def replace(self, learner: Learner, link: Link, units: Units, due: int, rng: np.random.Generator) -> None:
         """Make the `due` mature units of least utility anew."""
         layer, norm, after = link
