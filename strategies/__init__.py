@@ -4,16 +4,22 @@ if __name__ != "clbench.strategies":
     raise ImportError("Import clbench.strategies, not strategies; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "continual_backprop": "clbench.strategies.plasticity:ContinualBackprop",
     "cumulative": "clbench.strategies.baselines:Cumulative",
     "der": "clbench.strategies.distillation:DER",
     "derpp": "clbench.strategies.distillation:DERPP",
     "er": "clbench.strategies.replay:ER",
+    "ewc": "clbench.strategies.consolidation:EWC",
     "fpf": "clbench.strategies.fpf:FPF",
     "gdumb": "clbench.strategies.replay:GDumb",
     "joint": "clbench.strategies.baselines:Joint",
     "kfpf": "clbench.strategies.fpf:KFPF",
+    "l2_init": "clbench.strategies.plasticity:L2Init",
+    "lwf": "clbench.strategies.lwf:LwF",
     "naive": "clbench.strategies.baselines:Naive",
     "ncm": "clbench.strategies.prototypes:NCM",
+    "rwalk": "clbench.strategies.paths:RWalk",
+    "si": "clbench.strategies.paths:SI",
     "slda": "clbench.strategies.prototypes:SLDA",
     "wa": "clbench.strategies.alignment:WA",
 }
