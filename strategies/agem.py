@@ -94,6 +94,10 @@ def project(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> None:
 _DER = "Buzzega et al. 2020 (DER); Mammoth, utils/best_args.py, method {}"
 
 PRESETS = [
+    *(
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        for name in ("agem", "agem_r")
+    ),
     Preset("agem", "mnist", {"learner.lr": 0.1, "learner.replay_batch": 128}, _DER.format("agem"), recipe="der2020"),
     Preset("agem", "permuted_mnist", {"learner.lr": 0.1}, _DER.format("agem"), recipe="der2020"),
     *(

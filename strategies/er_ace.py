@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clbench.config import Preset
 from clbench.learner import Batch, Learner
 from clbench.memory import Reservoir
 from clbench.strategy import Strategy
@@ -46,3 +47,6 @@ class ERACE(Strategy):
         for past in batch.past:
             loss = loss + learner.criterion(learner(past.x).masked_fill(~self.seen, -torch.inf), past.y)
         return loss
+
+
+PRESETS = [Preset("er_ace", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")]
