@@ -4,14 +4,20 @@ if __name__ != "clbench.strategies":
     raise ImportError("Import clbench.strategies, not strategies; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "agem": "clbench.strategies.agem:AGEM",
+    "agem_r": "clbench.strategies.agem:AGEMR",
+    "bic": "clbench.strategies.bic:BiC",
     "continual_backprop": "clbench.strategies.plasticity:ContinualBackprop",
     "cumulative": "clbench.strategies.baselines:Cumulative",
     "der": "clbench.strategies.distillation:DER",
     "derpp": "clbench.strategies.distillation:DERPP",
     "er": "clbench.strategies.replay:ER",
+    "er_ace": "clbench.strategies.er_ace:ERACE",
     "ewc": "clbench.strategies.consolidation:EWC",
     "fpf": "clbench.strategies.fpf:FPF",
+    "frequency_replay": "clbench.strategies.frequency:FrequencyReplay",
     "gdumb": "clbench.strategies.replay:GDumb",
+    "icarl": "clbench.strategies.icarl:ICaRL",
     "joint": "clbench.strategies.baselines:Joint",
     "kfpf": "clbench.strategies.fpf:KFPF",
     "l2_init": "clbench.strategies.plasticity:L2Init",
