@@ -142,6 +142,7 @@ class Learner:
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
         self.look_at((), lambda count: None)
+        self.watchers: Sequence[Callable[[Batch, Tensor], None]] = ()
 
     def check(self) -> None:
         """Whether the options go together.
@@ -305,30 +306,55 @@ class Learner:
         trains, flops, kept = self._trains(loss), self.flops, None
         due = self._next_look(optimizer) if optimizer is self.optim else -1
         losses: list[Tensor] = []
-        while (batch := following(stream, kept)) is not None:
-            kind = (trains, batch.shape)
-            with _KNOWN if kind in flops.table else flops.counting(kind):
-                optimizer.zero_grad()
-                value = loss(self, batch)
-                value, kept = value if isinstance(value, tuple) else (value, None)
-                value.backward()
-            if adjust is not None:
-                adjust(self)
-            optimizer.step()
-            if isinstance(kept, Tensor):
-                kept = kept.detach()
-            losses.append(value.detach())
-            flops.total += flops.table[kind]
-            self.step += 1
-            self._unchecked.append((self.step, losses[-1]))
-            if optimizer.done == due:
-                self._look(optimizer)
-                due = self._next_look(optimizer)
+        with self._watched() as watch:
+            while (batch := following(stream, kept)) is not None:
+                kind = (trains, batch.shape)
+                with _KNOWN if kind in flops.table else flops.counting(kind):
+                    optimizer.zero_grad()
+                    value = loss(self, batch)
+                    value, kept = value if isinstance(value, tuple) else (value, None)
+                    value.backward()
+                watch(batch)
+                if adjust is not None:
+                    adjust(self)
+                optimizer.step()
+                if isinstance(kept, Tensor):
+                    kept = kept.detach()
+                losses.append(value.detach())
+                flops.total += flops.table[kind]
+                self.step += 1
+                self._unchecked.append((self.step, losses[-1]))
+                if optimizer.done == due:
+                    self._look(optimizer)
+                    due = self._next_look(optimizer)
         self.train(before)
         if self._unchecked:
             self._check()
         if losses:
             self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
+    @contextmanager
+    def _watched(self) -> Iterator[Callable[[Batch], None]]:
+        """What tells each of `watchers` of a step: its batch, and the logits of its first forward pass."""
+        if not self.watchers:
+            yield lambda batch: None
+            return
+        first: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+            if torch.is_grad_enabled() and not first:
+                first.append(logits.detach())
+
+        def tell(batch: Batch) -> None:
+            for watch in self.watchers:
+                watch(batch, first[0])
+            first.clear()
+
+        hook = self.model.register_forward_hook(keep)
+        try:
+            yield tell
+        finally:
+            hook.remove()
 
     def _check(self) -> None:
         """Look at the losses of all steps since the last look, at once, those of a `fit` around this one included.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from clbench.learner import Learner
+    from torch import Tensor
+
+    from clbench.learner import Batch, Learner
     from clbench.strategy import Strategy
     from clbench.stream import Exam, Syllabus
 
@@ -70,6 +72,13 @@ class Probe:
 
     def __call__(self, look: Look) -> Iterable[Row]:
         raise NotImplementedError
+
+    def watch(self, batch: Batch, logits: Tensor) -> None:
+        """Called in `Learner.fit` at each step, before the weights move, where a probe overrides it: the batch, and the
+        logits of the step's first forward pass in training. The stream's samples are the first `len(batch.raw)`;
+        where `batch.index` is None and the batch is not joined to one of the stream, they are memory's. It must not
+        wait for a device.
+        """
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Run:
         self.learner.after_epoch = self._after_epoch
         counts = sorted({n for probe in self.probes for n in probe.when if isinstance(n, int)})
         self.learner.look_at(counts, self._look_inside)
+        self.learner.watchers = [probe.watch for probe in self.probes if type(probe).watch is not Probe.watch]
         self._exams, self._syllabus = self.stream.exams(), syllabus
         self._seen: frozenset[int] = frozenset()
         self._exam_seconds = 0.0
@@ -124,7 +125,8 @@ class Run:
     def _measure(self, step: int) -> None:
         if step:
             self._tick()
-        self._look("experience", step)
+        if step in (0, len(self.stream)) or self.stream.looks(step):
+            self._look("experience", step)
         self.told(self.progress)
 
     def _tick(self) -> None:

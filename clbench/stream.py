@@ -95,6 +95,12 @@ class Stream:
     def syllabus(self) -> Syllabus:
         raise NotImplementedError
 
+    def looks(self, step: int) -> bool:
+        """Whether the run is looked at after so many experiences. It is before the first and after the last in any
+        case; a stream of a thousand experiences says here how often in between.
+        """
+        return True
+
     def checksums(self) -> dict[str, str]:
         """Content of each data set used, as name to sha256. Does not need `open`."""
         return {}
