@@ -23,7 +23,7 @@ from clbench.data import Data
 from clbench.learner import Learner
 
 ROUNDING = 1e-12
-"""share of a layer's energy below which a direction is rounding"""
+"""share of a layer's energy that is none"""
 AT_ONCE = 16
 """samples whose patches are laid out at a time"""
 
@@ -54,10 +54,12 @@ class SubspaceProjector:
         summaries = self._summaries(learner, data)
         with learner.spending("bases", self._ranks):
             for layer, threshold in zip(self.layers, thresholds, strict=True):
-                if layer in summaries:
-                    basis, summary = self.bases.get(layer), summaries[layer]
-                    new = directions(summary, basis, threshold, sketched=self.columns is not None).float()
-                    self.bases[layer] = new if basis is None else torch.cat([basis, new], 1)
+                if layer not in summaries:
+                    continue
+                basis = self.bases.get(layer)
+                new = directions(summaries[layer], basis, threshold, sketched=self.columns is not None).float()
+                if new.shape[1]:
+                    self.bases[layer] = (new if basis is None else torch.cat([basis, new], 1)).contiguous()
 
     @torch.no_grad()
     def project(self, learner: Learner, changes: Mapping[str, Tensor]) -> None:
@@ -119,6 +121,7 @@ def directions(summary: Tensor, basis: Tensor | None, threshold: float, sketched
         values = values.clamp(min=0)
     explained = 1 - values.sum() / energy
     shares = explained + values.cumsum(0) / energy
+    threshold -= ROUNDING
     wanted = (shares < threshold).sum() + 1 if explained < threshold else 0
     return vectors[:, : min(int(wanted), int((values > ROUNDING * energy).sum()))]
 
