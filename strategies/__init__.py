@@ -12,6 +12,7 @@ CATALOGUE: dict[str, object] = {
     "fpf": "clbench.strategies.fpf:FPF",
     "gdumb": "clbench.strategies.replay:GDumb",
     "gpm": "clbench.strategies.subspace:GPM",
+    "hft": "clbench.strategies.hft:HFT",
     "joint": "clbench.strategies.baselines:Joint",
     "kfpf": "clbench.strategies.fpf:KFPF",
     "naive": "clbench.strategies.baselines:Naive",
