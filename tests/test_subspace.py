@@ -11,6 +11,7 @@ from torch import nn
 
 from clbench.data import Data, Source
 from clbench.errors import Mistake
+from clbench.models import ViT
 from clbench.modules import tensors
 from clbench.strategies.baselines import Naive
 from clbench.strategies.subspace import FOT, GPM
@@ -347,13 +348,14 @@ def test_they_forget_less_than_fine_tuning():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "model"),
     [
-        lambda: FOT(basis="sketch", columns=8, round=7),
-        lambda: FOT(round=None),
-        lambda: GPM(threshold=0.9, project_head=True, freeze_rest=False),
+        (lambda: FOT(basis="sketch", columns=8, round=7), None),
+        (lambda: FOT(round=None), None),
+        (lambda: GPM(threshold=0.9, project_head=True, freeze_rest=False), None),
+        (GPM, ViT(patch=3, width=12, depth=1, heads=2)),
     ],
-    ids=["sketch", "one round", "head"],
+    ids=["sketch", "one round", "head", "vit"],
 )
-def test_the_contract(make):
-    check_strategy(make)
+def test_the_contract(make, model):
+    check_strategy(make, model=model)
