@@ -29,8 +29,8 @@ from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative
 
-NUMBERS = 2**26
-"""gradients of so many weights are held at once, of one sample or of several"""
+HELD = {"cpu": 2**22, "cuda": 2**28}
+"""so many entries of gradients, of one sample or of several, are held at once: on a CPU what its caches take"""
 
 
 @dataclass
@@ -100,7 +100,8 @@ class EWC(Around):
 
         each = vmap(grad_and_value(log_likelihood), in_dims=(None, 0, 0))
         total = {name: torch.zeros_like(value) for name, value in values.items()}
-        size = min(max(NUMBERS // sum(value.numel() for value in values.values()), 1), learner.eval_batch)
+        held = HELD.get(learner.where.type, HELD["cpu"])
+        size = min(max(held // sum(value.numel() for value in values.values()), 1), learner.eval_batch)
         data, samples = learner.near(data), len(data)
         positions = torch.arange(samples)
         if self.fisher_samples is not None and self.fisher_samples < samples:
