@@ -269,6 +269,12 @@ class Learner:
 
     def passes(self, epochs: int | None = None) -> Iterator[int]:
         """Count epochs (null: `epochs`), going on where an interrupted run stopped."""
+        passes = self._passes(epochs)
+        for outer in reversed(self._stack):
+            passes = outer.around_passes(self, passes)
+        return passes
+
+    def _passes(self, epochs: int | None) -> Iterator[int]:
         call, first = self._calls, 0
         self._calls += 1
         if self._saved is not None:
@@ -297,7 +303,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        stream = _generator(batches)
+        stream, ordinary = _generator(batches), optimizer is self.optim
         for outer in reversed(self._stack):
             stream, loss = outer.around_batches(self, stream), outer.around_loss(self, loss)
             adjust, optimizer = outer.around_adjust(self, adjust), outer.around_optimizer(self, optimizer)
@@ -305,7 +311,7 @@ class Learner:
         before = self.model.training
         self.train(True)
         trains, flops, kept = self._trains(loss), self.flops, None
-        due = self._next_look(optimizer) if optimizer is self.optim else -1
+        due = self._next_look(optimizer) if ordinary else -1
         losses: list[Tensor] = []
         with self._watched() as watch:
             while (batch := following(stream, kept)) is not None:

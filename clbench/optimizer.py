@@ -48,6 +48,10 @@ class Optimizer:
     ) -> None:
         self.parameters = list(parameters)
         self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
+        if kind == "sgd" and momentum:
+            # torch's fused form makes them in a first step of all parameters; what begins to train later has none
+            for parameter in self.parameters:
+                self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
         self.done = self.first = 0
         if factor is not None:
@@ -83,3 +87,17 @@ class Optimizer:
         self.done, self.first, self.steps = state["done"], state["first"], state["steps"]
         if self.factor is not None:
             self._set_rate()
+
+
+class Followed(Optimizer):
+    """Another optimiser, each step of which `act` follows: it puts back what must not have moved, say."""
+
+    def __init__(self, other: Optimizer, act: Callable[[], None]) -> None:
+        self.other, self.act = other, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
+
+    def step(self) -> None:
+        self.other.step()
+        self.act()
