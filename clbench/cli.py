@@ -35,7 +35,7 @@ examples:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     words = sys.argv[1:] if words is None else list(words)
-    if words[:1] in (["run"], ["validate"]):
+    if words[:1] in (["run"], ["validate"], ["manifest"]):
         words.sort(key=lambda word: word.startswith("-"))
     given = _parser().parse_args(words)
     try:
@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         "validate", _validate, "check what `run` would be given: names, values, data; nothing is trained"
     )
     validate.add_argument("words", nargs="*", metavar="path=value", help=settings)
+
+    manifest = command(
+        "manifest", _manifest, "digests of what a stream teaches and asks, to compare with another machine"
+    )
+    manifest.add_argument("words", nargs="*", metavar="path=value", help="stream, its options, recipe and seed")
+    manifest.add_argument("--json", action="store_true", help="print one JSON object a stream and seed")
 
     listing = command("list", _list, "list what there is")
     listing.add_argument("kind", nargs="?", help="streams, strategies, metrics, models or data; all when left out")
@@ -200,6 +206,24 @@ def _validate(given: argparse.Namespace) -> int:
     for task in work:
         print(task.folder)
     print(f"{len(work)} run{'s' if len(work) > 1 else ''} can start.")
+    return 0
+
+
+def _manifest(given: argparse.Namespace) -> int:
+    from clbench import config
+
+    for word in given.words:
+        root = word.partition("=")[0].partition(".")[0]
+        if root in config.GROUPS and root not in ("stream", "recipe", "seed", "config"):
+            raise Mistake(
+                f"'{word}': a manifest is of a stream; beside it and its options only recipe and seed matter."
+            )
+    plans, _ = config.plans(given.words)
+    from clbench import show
+
+    for plan in plans:
+        plan.stream.open(plan.seed)
+        show.manifest(plan.stream, {"stream": plan.values["stream"], "seed": plan.seed}, given.json)
     return 0
 
 

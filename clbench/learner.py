@@ -168,12 +168,13 @@ class Learner:
 
     # What a strategy calls.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits, B x classes, float32."""
+    def __call__(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Logits, B x classes, float32; of another model (a teacher) where one is given."""
+        model = model or self.model
         if self.precision == "float32":
-            return self.model(x)
+            return model(x)
         with torch.autocast(self.where.type, getattr(torch, self.precision)):
-            return self.model(x).float()
+            return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
         """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
@@ -345,16 +346,16 @@ class Learner:
         if not self.watchers:
             yield lambda batch: None
             return
-        first: list[Tensor] = []
+        at, first = -1, torch.empty(0)
 
         def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
-            if torch.is_grad_enabled() and not first:
-                first.append(logits.detach())
+            nonlocal at, first
+            if torch.is_grad_enabled() and at != self.step:
+                at, first = self.step, logits.detach()
 
         def tell(batch: Batch) -> None:
             for watch in self.watchers:
-                watch(batch, first[0])
-            first.clear()
+                watch(batch, first)
 
         hook = self.model.register_forward_hook(keep)
         try:

@@ -40,8 +40,9 @@ def papers(learner: Learner, exams: Sequence[Exam], size: int) -> Iterator[Tenso
 @dataclass
 class Exams(Probe):
     """Class-incremental answers: the best of the labels taught so far (an exam wholly untaught is answered among its
-    own labels). Task-incremental answers: the best of the exam's own labels (van de Ven and Tolias 2019; a masked
-    read-out of one network, not heads trained apart). All exams are predicted in one pass.
+    own labels), or of all labels where the stream says so (`Syllabus.answers`). Task-incremental answers: the best of
+    the exam's own labels (van de Ven and Tolias 2019; a masked read-out of one network, not heads trained apart). All
+    exams are predicted in one pass.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
@@ -73,7 +74,7 @@ class Exams(Probe):
         for row, exam in zip(own, exams, strict=True):
             row[sorted(exam.classes)] = True
         taught = torch.zeros(look.syllabus.classes, dtype=torch.bool)
-        taught[sorted(look.seen)] = True
+        taught[sorted(look.seen) if look.syllabus.answers == "taught" else slice(None)] = True
         known = torch.where((own & taught).any(1, keepdim=True), taught, own)
         readouts = (known,) if look.syllabus.shared else (known, own)
         closed = [None if labels.all() else (~labels).to(learner.where) for labels in readouts]
