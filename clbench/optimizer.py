@@ -48,11 +48,8 @@ class Optimizer:
     ) -> None:
         self.parameters = list(parameters)
         self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
-        if kind == "sgd" and momentum:
-            # torch's fused form makes them in a first step of all parameters; what begins to train later has none
-            for parameter in self.parameters:
-                self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
+        self.has_momentum = kind == "sgd" and momentum > 0
         self.done = self.first = 0
         if factor is not None:
             self._set_rate()
@@ -68,10 +65,18 @@ class Optimizer:
         """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        if self.has_momentum and 0 < len(self.torch.state) < len(self.parameters):
+            self._begin_momenta()
         self.torch.step()
         self.done += 1
         if self.factor is not None:
             self._set_rate()
+
+    def _begin_momenta(self) -> None:
+        """Momenta of 0 for what trains and has none yet: torch's fused form takes all parameters with one, or none."""
+        for parameter in self.parameters:
+            if parameter.grad is not None and parameter not in self.torch.state:
+                self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _set_rate(self) -> None:
         assert self.factor is not None
