@@ -96,3 +96,7 @@ class Summary:
     """`higher`, `lower`, or empty where neither is better"""
     title: str = ""
     """the column's heading"""
+    example: str = ""
+    """the arithmetic that it comes to on the matrix R of docs/metrics.md; that page shows what it is computed to be"""
+    remark: str = ""
+    """what a reader must know beside the formula"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clbench import modules
 from clbench.metric import Look, Probe, Row
-from clbench.metrics.exams import papers
+from clbench.metrics.exams import papers, short
 from clbench.strategy import whole_stream
 from clbench.stream import Exam
 from clbench.types import Count
@@ -45,15 +45,12 @@ class Restoration(Probe):
         if whole_stream(look.strategy) or look.step == 0:
             return
         now = {name: t.detach().clone() for name, t in modules.tensors(look.learner.model).items()}
-        exams = [self._short(exam) for exam in look.exams if exam.since is not None and exam.since == look.step - 2]
+        exams = [
+            short(exam, self.samples) for exam in look.exams if exam.since is not None and exam.since == look.step - 2
+        ]
         if exams:
             yield from self._restore(look, _Desk(look, exams), now)
         self.then = now
-
-    def _short(self, exam: Exam) -> Exam:
-        size = len(exam.data)
-        count = min(size, self.samples)
-        return replace(exam, data=exam.data.subset(torch.arange(count) * size // count))
 
     def _restore(self, look: Look, desk: _Desk, now: Weights) -> Iterator[Row]:
         then, groups = self.then, modules.groups(look.learner.model)

@@ -144,6 +144,7 @@ def test_a_strategy_that_learns_at_the_end_has_only_final_numbers():
 def test_no_task_read_out_where_experiences_share_classes():
     note = "experiences share classes"
     rows = matrix_rows(FORGETS) + [Row(step, step, "task/accuracy", "", None, 0, note) for step in range(5)]
+    rows += [Row(0, 5, "anytime/task", "", None, 0, note)]
     for id in SUMMARIES:
         if id.startswith("task/"):
             assert why(rows, id) == note
