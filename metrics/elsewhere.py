@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations
 
-from clbench.metric import Summary
-from clbench.metrics.matrix import Matrix, measure, undefined
+from clbench.metric import Summary, undefined
+from clbench.metrics.matrix import Matrix, measure
 from clbench.metrics.summary import READOUTS, backward, forgetting
 
 MAMMOTH = "Mammoth, utils/metrics.py"

@@ -102,11 +102,20 @@ class Exams(Probe):
                 yield from self._shares(look, found["class"])
         if look.syllabus.shared:
             yield Row(look.step, look.at, "task/accuracy", "", None, 0, SHARED)
+        if look.syllabus.shared and look.step == look.syllabus.lessons:
+            yield from self._occurrences(look)
 
     def _calendar(self, look: Look) -> Iterator[Row]:
         for exam in look.exams:
             for name, when in (("since", exam.since), ("until", exam.until)):
                 yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")
+
+    def _occurrences(self, look: Look) -> Iterator[Row]:
+        """How many experiences taught the class of each exam that has but one, where classes come again."""
+        for exam in look.exams:
+            if len(exam.classes) == 1:
+                (label,) = exam.classes
+                yield Row(look.step, look.at, "stream/occurrences", exam.name, look.taught.get(label, 0))
 
     def _mark(self, look: Look, readout: str, answers: list[np.ndarray]) -> Iterator[Row]:
         look.predictions[readout] = {exam.name: given for exam, given in zip(look.exams, answers, strict=True)}

@@ -11,21 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from clbench.metric import Row, Value
+from clbench.metric import Row, Value, undefined, valued
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-class Undefined(Exception):
-    """There is no number; the text says why."""
-
-
-def undefined(reason: str) -> NoReturn:
-    """Ends a measure with the reason why it has no number."""
-    raise Undefined(reason)
 
 
 @dataclass(frozen=True)
@@ -148,10 +139,7 @@ def matrix(rows: Sequence[Row], metric: str) -> Matrix:
 
 def measure(rows: Sequence[Row], metric: str, formula: Callable[[Matrix], float]) -> Value:
     """What `formula` makes of the rows of `metric`."""
-    try:
-        return Value(float(formula(matrix(rows, metric))))
-    except Undefined as reason:
-        return Value(None, str(reason))
+    return valued(lambda: formula(matrix(rows, metric)))
 
 
 def latest(rows: Sequence[Row], metric: str) -> Value:

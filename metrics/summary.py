@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from clbench.metric import Row, Summary, Value
-from clbench.metrics.matrix import Matrix, latest, measure, undefined
+from clbench.metric import Row, Summary, Value, undefined
+from clbench.metrics.matrix import Matrix, latest, measure
 from clbench.metrics.trace import Trace, anytime, follow, minimum, worst_case
 
 READOUTS = {"class": "class-incremental", "task": "task-incremental"}

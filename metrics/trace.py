@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clbench.metric import Row, Value
-from clbench.metrics.matrix import Undefined, undefined
+from clbench.metric import Row, Value, undefined, valued
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,4 @@ def worst_case(t: Trace) -> float:
 
 def follow(rows: Sequence[Row], metric: str, formula: Callable[[Trace], float]) -> Value:
     """What `formula` makes of the rows of `metric`."""
-    try:
-        return Value(formula(trace(rows, metric)))
-    except Undefined as reason:
-        return Value(None, str(reason))
+    return valued(lambda: formula(trace(rows, metric)))
