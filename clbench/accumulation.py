@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from clbench.metric import Row, Summary, Value, undefined, valued
@@ -120,41 +119,51 @@ def half_time(c: Curve) -> float:
     return reached[0] if reached else undefined(f"half of what the reference knows is not reached in {c.steps[-1]}")
 
 
-MEASURES: list[tuple[str, str, Callable[[Curve], float], str, str, str, str]] = [
-    ("final", "knowledge accumulated", final, "KA(T)", "%", "higher", ".70 / .80"),
-    (
-        "auc",
-        "knowledge accumulated over the stream",
-        area,
-        "(1/T) sum over t = 1..T of KA(t); a step that was not looked at counts as the next one that was",
-        "%",
-        "higher",
-        "(2 * .20 / .50 + 2 * .45 / .60 + 2 * .60 / .75 + 2 * .70 / .80) / 8",
-    ),
-    ("slope", "slope of KA on log t", slope, "least squares slope of KA(t) on ln t over t > T/2", "", "higher", ""),
-    ("half_time", "half-time", half_time, "the first t looked at at which KA(t) >= .5", "", "lower", "4"),
-]
-
-
 def accumulation(reference: Sequence[Row]) -> dict[str, Summary]:
     """The measures of knowledge accumulation against these rows of an i.i.d. run: summaries of a run's own rows."""
 
-    def compute(rows: Sequence[Row], formula: Callable[[Curve], float]) -> Value:
-        return valued(lambda: formula(curve(rows, reference)))
+    def against(formula: Callable[[Curve], float]) -> Callable[[Sequence[Row]], Value]:
+        return lambda rows: valued(lambda: formula(curve(rows, reference)))
 
-    return {
-        f"accumulation/{name}": Summary(
-            id=f"accumulation/{name}",
-            compute=partial(compute, formula=formula),
-            formula=text,
+    measures = (
+        Summary(
+            id="accumulation/final",
+            compute=against(final),
+            formula="KA(T)",
             citation=SCOLE,
-            unit=unit,
-            better=better,
-            title=title,
-            example=example,
-        )
-        for name, title, formula, text, unit, better, example in MEASURES
-    }
+            unit="%",
+            title="knowledge accumulated",
+            example=".70 / .80",
+        ),
+        Summary(
+            id="accumulation/auc",
+            compute=against(area),
+            formula="(1/T) sum over t = 1..T of KA(t); a step that was not looked at counts as the next one that was",
+            citation=SCOLE,
+            unit="%",
+            title="knowledge accumulated, over the stream",
+            example="(2 * .20 / .50 + 2 * .45 / .60 + 2 * .60 / .75 + 2 * .70 / .80) / 8",
+        ),
+        Summary(
+            id="accumulation/slope",
+            compute=against(slope),
+            formula="least squares slope of KA(t) on ln t over t > T/2",
+            citation=SCOLE,
+            title="slope of KA on log t",
+            example="(.875 - .80) / (ln(8) - ln(6))",
+            remark="Whether knowledge still accumulates; over the steps that were looked at.",
+        ),
+        Summary(
+            id="accumulation/half_time",
+            compute=against(half_time),
+            formula="the first t, of those that were looked at, with KA(t) >= .5",
+            citation=SCOLE,
+            better="lower",
+            title="half-time",
+            remark="4 in the example, where KA is .75.",
+        ),
+    )
+    return {summary.id: summary for summary in measures}
 
 
 def frequencies(rows: Sequence[Row]) -> dict[str, float]:

@@ -86,6 +86,8 @@ class Probe:
     when: ClassVar[tuple[str | int, ...]] = ("experience",)
     """`experience`: before the first and after each; `epoch`: after each pass over an experience; a number: so many
     times an experience, evenly over its steps, the last time after the last one"""
+    version: ClassVar[int] = 1
+    """raised when a row of the same name means something else than before"""
     repeats: ClassVar[bool] = True
     """whether a second run gives the same rows; what does not (seconds) is kept apart"""
 

@@ -199,7 +199,7 @@ TRACE = [
         "mean over p of the mean over the exams j taught or being taught at p of a(p, j)",
         ACE,
         example="(.90 + (.40 + .86) / 2 + (.60 + .88) / 2 + (.50 + .30 + .90) / 3 + (.70 + .40 + .92) / 3) / 5",
-        remark="AAA in that paper. The example is the trace P, below.",
+        remark="AAA in that paper. The example is P, below.",
     ),
     _Line(
         "min_accuracy",
@@ -281,6 +281,9 @@ SUMMARIES: dict[str, Summary] = {
             citation=CLOC,
             unit="%",
             title="online accuracy",
+            example="(100 * .50 + 300 * .70) / 400",
+            remark="The example is of two experiences. The network is asked before its first step on the samples, and "
+            "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
         ),
         _last(
             "calibration/ece",
