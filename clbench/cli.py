@@ -121,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     against.add_argument("--results", type=Path, default=Path("results"))
     against.add_argument("--metric", action="append", help="repeat for more")
 
+    beside = command("against", _against, "a run against a reference: joint, cumulative or i.i.d. training")
+    beside.add_argument("run", help="a strategy, stream/strategy, a hash, or a folder")
+    beside.add_argument("reference", help="likewise; on the same network and exams")
+    beside.add_argument("--results", type=Path, default=Path("results"))
+    beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
+    beside.add_argument("--format", choices=["terminal", "md", "html", "latex"], default="terminal")
+
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
     sync.add_argument("--uri", help="MLflow's tracking URI; an SQLite file among the results when left out")
@@ -276,11 +283,15 @@ def _leaderboard(given: argparse.Namespace) -> int:
 
     for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
         if file:
-            try:
-                draw(found).savefig(file, dpi=150)
-            except (OSError, ValueError) as error:
-                raise Mistake(f"--{option} {file} can't be written: {error}.") from None
+            _draw(option, file, draw(found))
     return 0
+
+
+def _draw(option: str, file: Path, figure: Any) -> None:
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"--{option} {file} can't be written: {error}.") from None
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -288,6 +299,18 @@ def _compare(given: argparse.Namespace) -> int:
 
     a, b = (results.select(given.results, spec) for spec in (given.a, given.b))
     print(results.render_comparison(results.compare(a, b, given.metric or results.DEFAULT)), end="")
+    return 0
+
+
+def _against(given: argparse.Namespace) -> int:
+    from clbench import reference, results, tables
+
+    run, other = (results.select(given.results, spec) for spec in (given.run, given.reference))
+    print(tables.write(reference.against(run, other), given.format), end="")
+    if given.figure:
+        from clbench.figures import accumulation
+
+        _draw("figure", given.figure, accumulation(run, other))
     return 0
 
 
