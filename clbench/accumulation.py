@@ -6,7 +6,7 @@ curves are read here as numbers of ours:
 
 A(t) is the share of all exam samples that are answered rightly after t experiences; what was not taught yet counts as
 wrong. R(t) is the same of a reference, a run of the same network on the same data in i.i.d. order, at its first look at
-which it had seen at least as many samples. KA(t) = A(t) / R(t).
+which it had seen at least as many samples; where it learns at the end alone, that. KA(t) = A(t) / R(t).
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ class Bin(NamedTuple):
 
 
 def known(rows: Sequence[Row]) -> dict[int, float]:
-    """A(t) by t, at every look after the first."""
+    """A(t) by t, at every look after the first.
+
+    Raises:
+        Undefined: an accuracy has no value, or there is none.
+    """
     since = {row.subject: row.value for row in rows if row.metric == "exam/since" and row.value is not None}
     ordered = sorted((row for row in rows if row.metric == "class/accuracy" and row.step), key=lambda row: -row.at)
     right: dict[int, float] = {}
@@ -83,7 +87,7 @@ def curve(rows: Sequence[Row], reference: Sequence[Row]) -> Curve:
         Undefined: one of them has no accuracy or no count of samples, or the reference saw fewer samples than the run.
     """
     accuracy, given = known(rows), seen(rows)
-    iid, taken = known(reference), seen(reference)
+    iid, taken = known([row for row in reference if row.value is not None]), seen(reference)
     found = []
     for step in accuracy:
         if step not in given:

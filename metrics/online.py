@@ -26,7 +26,8 @@ class Online(Probe):
     """Share of the samples of an experience that the network answers before its first step on them, in the first pass
     over the experience; the best of the labels that the stream has shown so far, this batch included.
 
-    Only samples of the stream count; what replay draws beside them does not. Where a stream is not looked at after each
+    Only samples of the stream count; what replay draws beside them does not. Cumulative training goes through what it
+    was taught before again, and is asked that too. Where a stream is not looked at after each
     experience, a row is of all experiences since the last one.
     """
 

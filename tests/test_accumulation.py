@@ -47,6 +47,8 @@ def test_the_reference_is_where_it_had_seen_as_much():
     assert curve(RUN, fewer).reference == [0.5, 0.8, 1.0, 1.0, 1.0]
     once = recurring({1: (0.8, 0.8)}, samples=400, since=(0, 0))
     assert curve(RUN, once).reference == pytest.approx([0.8] * 5)
+    joint = [row._replace(value=None, note="at the end") if row.step < 8 and row.n and row.step else row for row in IID]
+    assert curve(RUN, joint).reference == [1.0] * 5
 
 
 def test_measures_by_hand():
