@@ -12,9 +12,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clbench.errors import Busy, Mistake, unknown
+
+if TYPE_CHECKING:
+    from clbench.config import Options
+    from clbench.show import Display
+    from clbench.sweep import Task
 
 FIRST = ["stream=digits", "strategy=naive,er,kfpf,joint", "seed=range(6)"]
 """what `clbench run` does when it is told nothing"""
@@ -27,6 +32,7 @@ examples:
   clbench run                                            compare four strategies on real digits, over 6 seeds
   clbench run stream=cifar100 strategy=er,derpp 'seed=range(3)'
   clbench run stream=folder stream.data=~/photos strategy=er
+  clbench tune stream=digits strategy=er learner.lr=0.03,0.1,0.3
   clbench leaderboard                                    every table, from the files
   clbench show derpp                                     its paper, options and presets
 """
@@ -37,6 +43,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else list(words)
     if words[:1] in (["run"], ["validate"]):
         words.sort(key=lambda word: word.startswith("-"))
+    if words[:1] == ["tune"]:
+        end = words.index("--judge") if "--judge" in words else len(words)
+        words[1:end] = sorted(words[1:end], key=lambda word: word.startswith("-") or "=" not in word)
     given = _parser().parse_args(words)
     try:
         return given.do(given) or 0
@@ -80,6 +89,24 @@ def _parser() -> argparse.ArgumentParser:
         "validate", _validate, "check what `run` would be given: names, values, data; nothing is trained"
     )
     validate.add_argument("words", nargs="*", metavar="path=value", help=settings)
+
+    tune = command("tune", _tune, "choose options by what is held out of training, never by an exam")
+    tune.add_argument("words", nargs="*", metavar="path=value", help="what is swept over is tuned: learner.lr=0.01,0.1")
+    tune.add_argument(
+        "--protocol",
+        default="whole",
+        help="whole (the default): the whole stream; first: its first experience, or first=N of them; transfer: as "
+        "whole, and judged on another stream",
+    )
+    tune.add_argument("--metric", default="class/final_accuracy", help="a summary to select on (clbench list metrics)")
+    tune.add_argument("--draws", type=int, metavar="N", help="try N random points of the grid, not all")
+    tune.add_argument("--to", type=Path, metavar="FILE", help="where the choice is written; in results/tuned if left out")
+    tune.add_argument(
+        "--judge",
+        nargs="*",
+        metavar="path=value",
+        help="then run what was chosen, on exams; stands last, with the stream (transfer) and the seeds (range(6))",
+    )
 
     listing = command("list", _list, "list what there is")
     listing.add_argument("kind", nargs="?", help="streams, strategies, metrics, models or data; all when left out")
@@ -144,12 +171,19 @@ def _run(given: argparse.Namespace) -> int:
     results = Path(chosen.results).expanduser()
     work = sweep.tasks(plans, results, words)
     _writable(results)
+    display = show.Lines(work) if given.json else show.display(work)
+    return _teach(work, chosen, display, given.again)
+
+
+def _teach(work: Sequence[Task], chosen: Options, display: Display, again: bool = False, table: bool = True) -> int:
+    """Do the runs, and say what happens; returns the exit status."""
+    from clbench import sweep
     from clbench.mirror import Mirror
 
+    results = Path(chosen.results).expanduser()
     mirror = None
     if chosen.mlflow != "off":
         mirror = Mirror(results, "" if chosen.mlflow == "local" else chosen.mlflow)
-    display = show.Lines(work) if given.json else show.display(work)
     ends = {}
 
     def tell(event: dict[str, Any]) -> None:
@@ -167,14 +201,47 @@ def _run(given: argparse.Namespace) -> int:
         )
     with display:
         if chosen.workers > 1:
-            sweep.shared(work, chosen.workers, chosen.checkpoint, given.again, tell)
+            sweep.shared(work, chosen.workers, chosen.checkpoint, again, tell)
         else:
-            sweep.in_turn(work, chosen.checkpoint, given.again, tell)
-    display.table()
+            sweep.in_turn(work, chosen.checkpoint, again, tell)
+    if table:
+        display.table()
     behind = mirror.close(wait=30.0) if mirror else None
     display.places(results, mirror.uri if mirror else "", behind)
     states = {event["status"] for event in ends.values()}
     return next((status for state, status in STATUS.items() if state in states), 0)
+
+
+def _tune(given: argparse.Namespace) -> int:
+    from clbench import tuning
+
+    search, chosen = tuning.search(given.words, given.protocol, given.metric, given.draws)
+    results = Path(chosen.results).expanduser()
+    file = given.to or tuning.usual_place(search, results)
+    points = None if given.judge is None else tuning.judging(search, given.judge, str(file))
+    if given.protocol == "transfer" and not given.judge:
+        raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
+    from clbench import config, show, sweep
+    from clbench.result import open_result
+
+    work = sweep.tasks(search.plans, results, given.words)
+    _writable(results)
+    status = _teach(work, chosen, show.display(work), table=False)
+    done = [open_result(task.folder) for task in work if (task.folder / "meta.json").exists()]
+    if len(done) < len(work):
+        return status
+    outcome = tuning.outcome(search, done)
+    print(f"\n{tuning.render(outcome)}", end="")
+    if outcome.chosen is None:
+        print("No candidate has a mean, so none is chosen.")
+        return status
+    tuning.save(outcome, file)
+    print(f"The choice is in {file}:\n\n{tuning.preset(outcome)}")
+    if points is None:
+        print(f"To judge it on exams: {tuning.command(search, file)}")
+        return 0
+    work = sweep.tasks([config.resolve(point) for point in points], results, given.judge)
+    return _teach(work, chosen, show.display(work))
 
 
 def _writable(folder: Path) -> None:

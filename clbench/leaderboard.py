@@ -97,8 +97,8 @@ def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
     groups = configurations(results)
     rows = []
     for group, settings in zip(groups, differences(groups), strict=True):
-        one, cells = group[0], _cells(group, metrics)
-        rows.append(Standing(one.strategy, one.hash, settings, one.preset, seeds(group), trouble(group), cells))
+        one, found = group[0], means(group, metrics)
+        rows.append(Standing(one.strategy, one.hash, settings, one.preset, seeds(group), trouble(group), found))
     ranked = next(iter(metrics.values()))
 
     def place(row: Standing) -> tuple[bool, float]:
@@ -116,7 +116,7 @@ def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
     return Board(results[0].protocol, metrics, rows, notes)
 
 
-def _cells(group: list[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
+def means(group: Sequence[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
     """A mean for each metric, or the reason why there is none: one seed without a value is enough for that."""
     from clbench.statistics import mean_interval
 
