@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     tune.add_argument("--metric", default="class/final_accuracy", help="a summary to select on (clbench list metrics)")
     tune.add_argument("--draws", type=int, metavar="N", help="try N random points of the grid, not all")
-    tune.add_argument("--to", type=Path, metavar="FILE", help="where the choice is written; in results/tuned if left out")
+    tune.add_argument(
+        "--to", type=Path, metavar="FILE", help="where the choice is written; in results/tuned if left out"
+    )
     tune.add_argument(
         "--judge",
         nargs="*",
@@ -130,17 +132,22 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--stream", help="of this stream only")
     board.add_argument("--metric", action="append", help="a column; repeat for more (clbench list metrics)")
     board.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+    board.add_argument("--ranks", action="store_true", help="mean ranks over several streams instead, with uncertainty")
     board.add_argument(
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
     )
     board.add_argument("--cost", type=Path, help="also draw final accuracy against training compute into this file")
     board.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
 
-    against = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
-    against.add_argument("a", help="a strategy, stream/strategy, a hash, or a folder")
-    against.add_argument("b", help="likewise")
-    against.add_argument("--results", type=Path, default=Path("results"))
-    against.add_argument("--metric", action="append", help="repeat for more")
+    pair = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
+    pair.add_argument("names", nargs="*", metavar="NAME", help="two: a strategy, stream/strategy, a hash, or a folder")
+    pair.add_argument(
+        "--against", metavar="NAME", help="all that was run under its protocol, or NAMEs, against this one"
+    )
+    pair.add_argument("--results", type=Path, default=Path("results"))
+    pair.add_argument("--metric", action="append", help="repeat for more")
+    pair.add_argument("--holm", action="store_true", help="correct each p for there being so many")
+    pair.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
 
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -313,6 +320,9 @@ def _leaderboard(given: argparse.Namespace) -> int:
                 f"run in {given.folder} of a stream", given.stream, {r.stream for r in results.find(given.folder)}
             )
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
+    if given.ranks:
+        print(results.render_ranking(results.rank(found, given.rank_by), given.format), end="")
+        return 0
     boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
     print(results.render(boards, given.format), end="")
     from clbench import figures
@@ -329,8 +339,19 @@ def _leaderboard(given: argparse.Namespace) -> int:
 def _compare(given: argparse.Namespace) -> int:
     from clbench import results
 
-    a, b = (results.select(given.results, spec) for spec in (given.a, given.b))
-    print(results.render_comparison(results.compare(a, b, given.metric or results.DEFAULT)), end="")
+    if given.against:
+        reference = results.select(given.results, given.against)
+        named = [run for name in given.names for run in results.select(given.results, name)]
+        there = named or results.find(given.results)
+        for metric in given.metric or results.DEFAULT[:1]:
+            found = results.against(there, reference, metric, given.holm)
+            print(results.render_against(found, given.format), end="")
+        return 0
+    if len(given.names) != 2:
+        raise Mistake("clbench compare takes two names, or --against one: clbench compare er naive.")
+    a, b = (results.select(given.results, spec) for spec in given.names)
+    comparison = results.compare(a, b, given.metric or results.DEFAULT, given.holm)
+    print(results.render_comparison(comparison, given.format), end="")
     return 0
 
 

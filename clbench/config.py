@@ -2,8 +2,8 @@
 
 `group=name` chooses from a catalogue, wherever a field has a catalogued type; `dotted.path=value` sets a field. The
 grammar is Hydra's, and values are typed by the fields. Layers, lowest first: class defaults < the catalogue entry's
-own values < recipe < presets, innermost strategy first < what `clbench tune` chose < command line. Names resolve through
-catalogues only: a config can't run code.
+own values < recipe < presets, innermost strategy first < what `clbench tune` chose < command line. Names resolve
+through catalogues only: a config can't run code.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Preset:
     values: Values
     """`strategy.` stands for wherever the strategy stands"""
     source: str
-    """a paper, `tuned here` (by which protocol), or untuned"""
+    """a paper, `tuned here` (by which protocol: clbench/tuning.py), or untuned"""
     recipe: str = "house"
     model: str | None = None
     """only with this model; None: with any"""

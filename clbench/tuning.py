@@ -71,10 +71,15 @@ class Search:
         return list(self.candidates[0])
 
     @property
+    def name(self) -> str:
+        """The protocol's name, with the number of first experiences."""
+        return self.protocol if self.first is None else f"{self.protocol}={self.first}"
+
+    @property
     def source(self) -> str:
         """Where the chosen values come from, for those who read a table with them."""
         about = self.plans[0]
-        where = f"protocol {self.protocol}{f' {self.first}' if self.first else ''} on {about.values['stream']}"
+        where = f"protocol {self.name} on {about.values['stream']}"
         grid = f"{len(self.candidates)} candidates of {', '.join(self.over)}"
         return f"tuned here on validation ({where}, share {self.share:g}, seeds {ranges(self.seeds)}, {grid})"
 
@@ -121,9 +126,7 @@ def search(
     if protocol == "transfer":
         kept = {path: value for path, value in plans[0].values.items() if re.match(r"strategy\b|learner\.lr$", path)}
         fixed = {path: value for path, value in kept.items() if path not in over} | fixed
-    found = Search(
-        protocol, summaries([metric])[metric], fixed, typed, sorted(seeds), share, first, plans, drawn
-    )
+    found = Search(protocol, summaries([metric])[metric], fixed, typed, sorted(seeds), share, first, plans, drawn)
     return found, typed_options(options)
 
 
@@ -173,7 +176,9 @@ def _fair(plans: Sequence[Plan], over: Sequence[str]) -> None:
     for plan in plans:
         if changes := protocol_changes(first, plan.protocol()):
             fields = ", ".join(f"{field} ({here}, {there})" for field, (here, there) in changes.items())
-            raise Mistake(f"Candidates must share a protocol, or none could be ranked with others; here differ: {fields}.")
+            raise Mistake(
+                f"Candidates must share a protocol, or none could be ranked with others; here differ: {fields}."
+            )
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,7 @@ def save(outcome: Outcome, path: Path) -> None:
 def usual_place(search: Search, results: Path) -> Path:
     """Where the preset goes unless told otherwise."""
     about = search.plans[0]
-    name = re.sub(r"\W+", "-", f"{about.values['stream']} {about.label} {search.protocol}")
+    name = re.sub(r"\W+", "-", f"{about.values['stream']} {about.label} {search.name}")
     return results / "tuned" / f"{name}.yaml"
 
 
@@ -284,7 +289,9 @@ def _same_scenario(tuned: Plan, judged: Plan) -> None:
     one, other = tuned.stream.protocol(), judged.stream.protocol()
     names = (tuned.values["stream"], judged.values["stream"])
     if set(tuned.stream.checksums().values()) & set(judged.stream.checksums().values()):
-        raise Mistake(f"--protocol transfer judges on other data than it tunes on; {names[0]} and {names[1]} share theirs.")
+        raise Mistake(
+            f"--protocol transfer judges on other data than it tunes on; {names[0]} and {names[1]} share theirs."
+        )
     streams = [deepcopy(plan.stream) for plan in (tuned, judged)]
     for stream, plan in zip(streams, (tuned, judged), strict=True):
         stream.open(plan.seed)
@@ -312,7 +319,7 @@ def render(outcome: Outcome, format: str = "terminal", console: Console | None =
     title = f"{about.label} on {about.values['stream']}: {len(search.candidates)} candidates"
     part = "the whole stream" if search.first is None else _experiences(search.first)
     lines = [
-        f"protocol {search.protocol}: {part}, scored on the {100 * search.share:g} % held out of each experience, "
+        f"protocol {search.name}: {part}, scored on the {100 * search.share:g} % held out of each experience, "
         f"seeds {ranges(search.seeds)}",
         *protocol_lines(about.protocol()),
     ]
@@ -344,6 +351,8 @@ def _notes(outcome: Outcome) -> list[str]:
             side = "smallest" if value == tried[0] else "largest"
             notes.append(f"{path}={to_text(value)} is the {side} that was tried: the best may lie beyond it.")
     if len(search.seeds) < ENOUGH:
-        notes.append(f"With fewer than {ENOUGH} seeds no difference between candidates can be claimed; a choice can be made.")
+        notes.append(
+            f"With fewer than {ENOUGH} seeds no difference between candidates can be claimed; the best mean is taken."
+        )
     notes.append("n: seeds; means over seeds ± 95 % intervals by Student's t.")
     return notes
