@@ -124,8 +124,8 @@ def render_against(found: Against, format: str = "terminal", console: Console | 
         tests = [gain, shown_p(d.p), shown_effect(d.effect), texts[2 * k + index]]
         alone = line.difference is None
         table.append([name, str(line.cell.n if alone else d.n), own, compute, *([""] * 4 if alone else tests)])
-    heads = ["", "n", heading(found.metric, unit), "compute", "difference", "p", "d_z", "80 % power"]
+    columns = ["", "n", heading(found.metric, unit), "compute", "difference", "p", "d_z", "80 % power"]
     notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)] + found.notes
     notes.append("n: seeds; ± 95 % intervals by Student's t; compute: of training, as a multiple of the reference's.")
     about = [*protocol_lines(found.protocol), "differences are paired by seed"]
-    return write([Table(f"All against {found.reference}", about, heads, table, notes)], format, console)
+    return write([Table(f"All against {found.reference}", about, columns, table, notes)], format, console)

@@ -116,8 +116,8 @@ def search(
         chosen = sorted(random.Random(0).sample(range(len(candidates)), draws))
         candidates = [candidates[index] for index in chosen]
     fixed = {path: values[0] for path, values in axes.items() if path not in over}
-    first = first or 1 if protocol == "first" else None
-    held = {"stream.validation": share, "stream.exam_on": "validation"} | ({"first": first} if first else {})
+    first = (1 if first is None else first) if protocol == "first" else None
+    held = {"stream.validation": share, "stream.exam_on": "validation"} | ({} if first is None else {"first": first})
     plans = [
         resolve({**fixed, **candidate, **held, "seed": seed}) for candidate in candidates for seed in sorted(seeds)
     ]
@@ -258,23 +258,26 @@ def judging(search: Search, words: Sequence[str], file: str) -> list[dict[str, A
             or under another scenario.
     """
     points, options = parse(words)
-    for path in (*options, *({*search.over, "tuned", "config"} & points[0].keys())):
-        raise Mistake(f"{path} has no place behind --judge: there stand the stream, its options and the seeds.")
+    for path in (*options, *points[0]):
+        if path.partition(".")[0] not in ("stream", "model", "seed", "probes") or path in search.over:
+            raise Mistake(
+                f"{path} has no place behind --judge: there stand the stream with its options, and the seeds."
+            )
     if "seed" not in points[0]:
         points = [{**point, "seed": seed} for point in points for seed in JUDGING]
+    check_names(points)
     tuned = search.plans[0].values["stream"]
     for point in points:
         other = point.get("stream", tuned)
-        options_of_stream = {path: value for path, value in search.fixed.items() if path.startswith("stream.")}
         if search.protocol == "transfer":
-            point |= {path: value for path, value in options_of_stream.items() if path not in point}
+            there = {f"stream.{option.name}" for option in fields(catalogue.resolve("stream", other))} - {"stream.data"}
+            point |= {path: v for path, v in search.fixed.items() if path in there and path not in point}
         elif other != tuned:
             raise Mistake(f"What was tuned on {tuned} is judged on {other} under --protocol transfer only.")
-    check_names(points)
-    trial = [resolve({**search.fixed, **search.candidates[0], **point}) for point in points]
+    kept = {path: value for path, value in search.fixed.items() if path.partition(".")[0] != "stream"}
     if search.protocol == "transfer":
-        for plan in trial:
-            _same_scenario(search.plans[0], plan)
+        for point in points:
+            _same_scenario(search.plans[0], resolve({**kept, **search.candidates[0], **point}))
     return [{"tuned": file, **point} for point in points]
 
 
