@@ -229,6 +229,7 @@ def _tune(given: argparse.Namespace) -> int:
     if given.protocol == "transfer" and not given.judge:
         raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
     from clbench import config, show, sweep
+    from clbench.configurations import ranges
     from clbench.result import open_result
 
     work = sweep.tasks(search.plans, results, given.words)
@@ -247,7 +248,10 @@ def _tune(given: argparse.Namespace) -> int:
     if points is None:
         print(f"To judge it on exams: {tuning.command(search, file)}")
         return 0
-    work = sweep.tasks([config.resolve(point) for point in points], results, given.judge)
+    plans = [config.resolve(point) for point in points]
+    if both := sorted({plan.seed for plan in plans} & set(search.seeds)):
+        print(f"Seeds that were tuned with are judged with, too: {ranges(both)}.")
+    work = sweep.tasks(plans, results, given.judge)
     return _teach(work, chosen, show.display(work))
 
 
