@@ -356,7 +356,7 @@ def test_the_first_experiences_alone(clbench):
     whole = clbench(f"{TOY} strategy=er results=whole")
     assert whole.status == 0
     [other] = folders("whole")
-    first, all_ = (csv.DictReader((f / "rows.csv").open()) for f in (folder, other))
+    first, all_ = (list(csv.DictReader((f / "rows.csv").read_text().splitlines())) for f in (folder, other))
     seen = [
         row for row in all_ if row["metric"] == "class/accuracy" and row["step"] in "012" and row["subject"] in "01"
     ]
@@ -366,8 +366,8 @@ def test_the_first_experiences_alone(clbench):
 def test_a_run_that_diverges_says_where_and_the_others_go_on(clbench):
     done = clbench(f"{TOY} strategy=naive learner.lr=1e30,0.1")
     assert done.status == 4
-    assert re.search(r"\[1/2\] toy naive seed 0: diverged: the loss was \S+ at step \d+", done.out)
-    assert "[2/2] toy naive seed 0: final accuracy" in done.out
+    assert re.search(r"\[1/2\] toy naive learner\.lr=1e\+30 seed 0: diverged: the loss was \S+ at step \d+", done.out)
+    assert "[2/2] toy naive learner.lr=0.1 seed 0: final accuracy" in done.out
 
 
 def test_a_run_that_fails_says_a_line_and_keeps_the_story(clbench, theirs):
