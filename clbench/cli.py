@@ -41,7 +41,7 @@ examples:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     words = sys.argv[1:] if words is None else list(words)
-    if words[:1] in (["run"], ["validate"]):
+    if words[:1] in (["run"], ["validate"], ["manifest"]):
         words.sort(key=lambda word: word.startswith("-"))
     if words[:1] == ["tune"]:
         end = words.index("--judge") if "--judge" in words else len(words)
@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         help="then run what was chosen, on exams; stands last, with the stream (transfer) and the seeds (range(6))",
     )
 
+    manifest = command(
+        "manifest", _manifest, "digests of what a stream teaches and asks, to compare with another machine"
+    )
+    manifest.add_argument("words", nargs="*", metavar="path=value", help="stream, its options, recipe and seed")
+    manifest.add_argument("--json", action="store_true", help="print one JSON object a stream and seed")
+
     listing = command("list", _list, "list what there is")
     listing.add_argument("kind", nargs="?", help="streams, strategies, metrics, models or data; all when left out")
 
@@ -148,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
     pair.add_argument("--metric", action="append", help="repeat for more")
     pair.add_argument("--holm", action="store_true", help="correct each p for there being so many")
     pair.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
+
+    beside = command("against", _against, "a run against a reference: joint, cumulative or i.i.d. training")
+    beside.add_argument("run", help="a strategy, stream/strategy, a hash, or a folder")
+    beside.add_argument("reference", help="likewise; on the same network and exams")
+    beside.add_argument("--results", type=Path, default=Path("results"))
+    beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
+    beside.add_argument("--format", choices=["terminal", "md", "html", "latex"], default="terminal")
 
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -281,6 +294,24 @@ def _validate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _manifest(given: argparse.Namespace) -> int:
+    from clbench import config
+
+    for word in given.words:
+        root = word.partition("=")[0].partition(".")[0]
+        if root in config.GROUPS and root not in ("stream", "recipe", "seed", "config"):
+            raise Mistake(
+                f"'{word}': a manifest is of a stream; beside it and its options only recipe and seed matter."
+            )
+    plans, _ = config.plans(given.words)
+    from clbench import show
+
+    for plan in plans:
+        plan.stream.open(plan.seed)
+        show.manifest(plan.stream, {"stream": plan.values["stream"], "seed": plan.seed}, given.json)
+    return 0
+
+
 def _list(given: argparse.Namespace) -> int:
     from clbench import show
 
@@ -333,11 +364,15 @@ def _leaderboard(given: argparse.Namespace) -> int:
 
     for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
         if file:
-            try:
-                draw(found).savefig(file, dpi=150)
-            except (OSError, ValueError) as error:
-                raise Mistake(f"--{option} {file} can't be written: {error}.") from None
+            _draw(option, file, draw(found))
     return 0
+
+
+def _draw(option: str, file: Path, figure: Any) -> None:
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"--{option} {file} can't be written: {error}.") from None
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -348,14 +383,26 @@ def _compare(given: argparse.Namespace) -> int:
         named = [run for name in given.names for run in results.select(given.results, name)]
         there = named or results.find(given.results)
         for metric in given.metric or results.DEFAULT[:1]:
-            found = results.against(there, reference, metric, given.holm)
-            print(results.render_against(found, given.format), end="")
+            found = results.paired(there, reference, metric, given.holm)
+            print(results.render_paired(found, given.format), end="")
         return 0
     if len(given.names) != 2:
         raise Mistake("clbench compare takes two names, or --against one: clbench compare er naive.")
     a, b = (results.select(given.results, spec) for spec in given.names)
     comparison = results.compare(a, b, given.metric or results.DEFAULT, given.holm)
     print(results.render_comparison(comparison, given.format), end="")
+    return 0
+
+
+def _against(given: argparse.Namespace) -> int:
+    from clbench import reference, results, tables
+
+    run, other = (results.select(given.results, spec) for spec in (given.run, given.reference))
+    print(tables.write(reference.against(run, other), given.format), end="")
+    if given.figure:
+        from clbench.figures import accumulation
+
+        _draw("figure", given.figure, accumulation(run, other))
     return 0
 
 

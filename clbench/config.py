@@ -57,7 +57,7 @@ class Preset:
     model: str | None = None
     """only with this model; None: with any"""
     when: Values = field(default_factory=dict)
-    """only where these options of the strategy have these values"""
+    """only where these options of the strategy have these values; `base`: only around this strategy, by its name"""
 
 
 @dataclass
@@ -447,7 +447,7 @@ class _Resolver:
                     continue
                 if preset.model not in (None, self.choice("model")):
                     continue
-                defaults = {f.name: default_of(thing, f) for f in fields(thing)}
+                defaults = {f.name: _named(default_of(thing, f)) for f in fields(thing)}
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
                     fitting.append((f"preset: {preset.source}", values))
@@ -460,7 +460,7 @@ class _Resolver:
     def plan(self) -> Plan:
         from clbench.budget import Budget
         from clbench.learner import Learner
-        from clbench.stream import Beginning
+        from clbench.beginning import Beginning
 
         self.note("recipe", self.recipe, self.look("recipe", "house")[1])
         stream = self.chosen("stream", "stream")
@@ -568,6 +568,11 @@ def name_of(kind: str, thing: Any) -> str:
         if type(thing) in (entry, type(entry)):
             return name
     return ROOTS[kind]
+
+
+def _named(value: Any) -> Any:
+    """A default as a preset's `when` states it: a strategy by its name, other values as they are."""
+    return name_of("strategy", value) if is_dataclass(value) else value
 
 
 def _kind_of(hint: Any) -> str | None:

@@ -142,6 +142,7 @@ class Learner:
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
         self.look_at((), lambda count: None)
+        self.watchers: Sequence[Callable[[Batch, Tensor], None]] = ()
 
     def check(self) -> None:
         """Whether the options go together.
@@ -167,12 +168,13 @@ class Learner:
 
     # What a strategy calls.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits, B x classes, float32."""
+    def __call__(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Logits, B x classes, float32; of another model (a teacher) where one is given."""
+        model = model or self.model
         if self.precision == "float32":
-            return self.model(x)
+            return model(x)
         with torch.autocast(self.where.type, getattr(torch, self.precision)):
-            return self.model(x).float()
+            return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
         """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
@@ -267,6 +269,12 @@ class Learner:
 
     def passes(self, epochs: int | None = None) -> Iterator[int]:
         """Count epochs (null: `epochs`), going on where an interrupted run stopped."""
+        passes = self._passes(epochs)
+        for outer in reversed(self._stack):
+            passes = outer.around_passes(self, passes)
+        return passes
+
+    def _passes(self, epochs: int | None) -> Iterator[int]:
         call, first = self._calls, 0
         self._calls += 1
         if self._saved is not None:
@@ -295,7 +303,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        stream = _generator(batches)
+        stream, ordinary = _generator(batches), optimizer is self.optim
         for outer in reversed(self._stack):
             stream, loss = outer.around_batches(self, stream), outer.around_loss(self, loss)
             adjust, optimizer = outer.around_adjust(self, adjust), outer.around_optimizer(self, optimizer)
@@ -303,32 +311,57 @@ class Learner:
         before = self.model.training
         self.train(True)
         trains, flops, kept = self._trains(loss), self.flops, None
-        due = self._next_look(optimizer) if optimizer is self.optim else -1
+        due = self._next_look(optimizer) if ordinary else -1
         losses: list[Tensor] = []
-        while (batch := following(stream, kept)) is not None:
-            kind = (trains, batch.shape)
-            with _KNOWN if kind in flops.table else flops.counting(kind):
-                optimizer.zero_grad()
-                value = loss(self, batch)
-                value, kept = value if isinstance(value, tuple) else (value, None)
-                value.backward()
-            if adjust is not None:
-                adjust(self)
-            optimizer.step()
-            if isinstance(kept, Tensor):
-                kept = kept.detach()
-            losses.append(value.detach())
-            flops.total += flops.table[kind]
-            self.step += 1
-            self._unchecked.append((self.step, losses[-1]))
-            if optimizer.done == due:
-                self._look(optimizer)
-                due = self._next_look(optimizer)
+        with self._watched() as watch:
+            while (batch := following(stream, kept)) is not None:
+                kind = (trains, batch.shape)
+                with _KNOWN if kind in flops.table else flops.counting(kind):
+                    optimizer.zero_grad()
+                    value = loss(self, batch)
+                    value, kept = value if isinstance(value, tuple) else (value, None)
+                    value.backward()
+                watch(batch)
+                if adjust is not None:
+                    adjust(self)
+                optimizer.step()
+                if isinstance(kept, Tensor):
+                    kept = kept.detach()
+                losses.append(value.detach())
+                flops.total += flops.table[kind]
+                self.step += 1
+                self._unchecked.append((self.step, losses[-1]))
+                if optimizer.done == due:
+                    self._look(optimizer)
+                    due = self._next_look(optimizer)
         self.train(before)
         if self._unchecked:
             self._check()
         if losses:
             self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
+    @contextmanager
+    def _watched(self) -> Iterator[Callable[[Batch], None]]:
+        """What tells each of `watchers` of a step: its batch, and the logits of its first forward pass."""
+        if not self.watchers:
+            yield lambda batch: None
+            return
+        at, first = -1, torch.empty(0)
+
+        def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+            nonlocal at, first
+            if torch.is_grad_enabled() and at != self.step:
+                at, first = self.step, logits.detach()
+
+        def tell(batch: Batch) -> None:
+            for watch in self.watchers:
+                watch(batch, first)
+
+        hook = self.model.register_forward_hook(keep)
+        try:
+            yield tell
+        finally:
+            hook.remove()
 
     def _check(self) -> None:
         """Look at the losses of all steps since the last look, at once, those of a `fit` around this one included.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clbench.data import Data
-from clbench.errors import Mistake
 from clbench.transform import Transform
 
 
@@ -58,6 +60,8 @@ class Syllabus:
     """training samples of each experience"""
     shared: bool
     """whether experiences share classes, as domain-incremental ones do"""
+    answers: Literal["taught", "all"] = "taught"
+    """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
 
 
 @dataclass
@@ -96,6 +100,12 @@ class Stream:
     def syllabus(self) -> Syllabus:
         raise NotImplementedError
 
+    def looks(self, step: int) -> bool:
+        """Whether the run is looked at after so many experiences. It is before the first and after the last in any
+        case; a stream of a thousand experiences says here how often in between.
+        """
+        return True
+
     def checksums(self) -> dict[str, str]:
         """Content of each data set used, as name to sha256. Does not need `open`."""
         return {}
@@ -114,41 +124,39 @@ class Stream:
         return F.cross_entropy(output, target)
 
 
-@dataclass
-class Beginning(Stream):
-    """The first lessons of a stream: what comes later is neither taught nor asked."""
+def manifest(stream: Stream) -> dict[str, Any]:
+    """What an opened stream teaches and asks, as digests that are the same on every machine.
 
-    whole: Stream
-    lessons: int
-    """how many"""
+    Each entry of `experiences` and `exams` has a SHA-256 over the positions of its samples in their source, their
+    labels, and the view under which each is seen; the last `sha256` is over all of these. The content of the samples is
+    named by `checksums`.
+    """
+    experiences = [
+        {"index": e.index, "samples": len(e.train), "classes": sorted(e.classes), "sha256": _digest(e.train)}
+        for e in stream
+    ]
+    exams = [
+        {
+            "name": e.name,
+            "samples": len(e.data),
+            "classes": sorted(e.classes),
+            "since": e.since,
+            "sha256": _digest(e.data),
+        }
+        for e in stream.exams()
+    ]
+    whole = hashlib.sha256(json.dumps([experiences, exams]).encode()).hexdigest()
+    return {"data": stream.checksums(), "experiences": experiences, "exams": exams, "sha256": whole}
 
-    def __post_init__(self) -> None:
-        self.version, self.offers = self.whole.version, self.whole.offers  # type: ignore[misc]
-        self.criterion = self.whole.criterion  # type: ignore[method-assign]
 
-    def open(self, seed: int) -> None:
-        self.whole.open(seed)
-        if self.lessons >= (there := len(self.whole)):
-            raise Mistake(f"first={self.lessons} leaves nothing out: the stream has {there} experiences.")
-
-    def __len__(self) -> int:
-        return self.lessons
-
-    def __getitem__(self, index: int) -> Experience:
-        return self.whole[index]
-
-    def exams(self) -> Sequence[Exam]:
-        return [exam for exam in self.whole.exams() if exam.since is None or exam.since < self.lessons]
-
-    def syllabus(self) -> Syllabus:
-        whole = self.whole.syllabus()
-        return replace(whole, lessons=self.lessons, sizes=whole.sizes[: self.lessons])
-
-    def checksums(self) -> dict[str, str]:
-        return self.whole.checksums()
-
-    def protocol(self) -> dict[str, Any]:
-        return {**self.whole.protocol(), "first experiences": self.lessons}
-
-    def transform(self) -> Transform:
-        return self.whole.transform()
+def _digest(data: Data) -> str:
+    """SHA-256 over positions and labels, and over the views with who is seen under which."""
+    parts = [data.index, data.labels]
+    if data.view is not None:
+        assert data.source.views is not None
+        used, which = torch.as_tensor(data.view).unique(return_inverse=True)
+        parts += [data.source.views[used], which]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.cpu().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -502,7 +502,7 @@ def three(tmp_path):
 
 
 def test_all_against_one(three):
-    found = results.against(results.find(three), results.select(three, "naive"), FINAL)
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL)
     assert [line.name for line in found.lines] == ["er", "naive", "lwf"]
     er, naive, lwf = found.lines
     assert (er.compute, naive.compute, lwf.compute) == (2.0, 1.0, None)
@@ -510,16 +510,16 @@ def test_all_against_one(three):
     alone = results.compare(results.select(three, "er"), results.select(three, "naive"), [FINAL])
     assert er.difference == alone.differences[FINAL]
     assert lwf.difference.mean == pytest.approx(-0.1)
-    text = results.render_against(found, "md")
+    text = results.render_paired(found, "md")
     assert "| er¹ | 6 | 75.0 ± 3.9 | 2.00 | 22.5 ± 2.0 | .031 |" in text
     assert re.search(r"\| naive² \| 6 \| 52\.5 ± 2\.0 \| 1\.00 \| +\| +\| +\| +\|", text)
     assert "¹ options: a paper" in text
-    lines = list(csv.DictReader(io.StringIO(results.render_against(found, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(results.render_paired(found, "csv"))))
     assert [(line["name"], line["p"]) for line in lines] == [("er", "0.03125"), ("naive", ""), ("lwf", "0.03125")]
 
 
 def test_all_against_one_corrected(three):
-    found = results.against(results.find(three), results.select(three, "naive"), FINAL, holm=True)
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL, holm=True)
     assert [line.difference.p for line in found.lines if line.difference] == [2 / 32, 2 / 32]
     assert "Corrected for 2, 6 seeds can't bring the first p to .05; 7 seeds can." in found.notes
 
@@ -527,13 +527,13 @@ def test_all_against_one_corrected(three):
 def test_against_says_what_stands_alone(three):
     write_run(three, "der", 77, rows=final(0.9))
     write_run(three, "lwf", 6, state="diverged", at=3)
-    found = results.against(results.find(three), results.select(three, "naive"), FINAL)
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL)
     assert "No seed is shared with der." in found.notes
     lwf = next(line for line in found.lines if line.name == "lwf")
     assert lwf.cell.mean is None
     assert lwf.cell.note == "1 of 7 diverged at step 3"
     with pytest.raises(Mistake, match="Nothing else was run under the protocol of joint dddddddd"):
-        results.against(results.find(three), results.select(three, "joint"), FINAL)
+        results.paired(results.find(three), results.select(three, "joint"), FINAL)
 
 
 # Ranks.

@@ -37,7 +37,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Against:
+class Paired:
     """All configurations under the reference's protocol, best first."""
 
     reference: str
@@ -47,9 +47,9 @@ class Against:
     notes: list[str]
 
 
-def against(
+def paired(
     results: Iterable[Result], reference: Sequence[Result], metric: str = "class/final_accuracy", holm: bool = False
-) -> Against:
+) -> Paired:
     """Each configuration minus the reference; with `holm`, each p corrected for there being so many of them.
 
     Args:
@@ -87,14 +87,14 @@ def against(
         notes.append(f"No seed is shared with {', '.join(apart)}.")
     sign = 1 if columns[metric].better == "lower" else -1
     lines.sort(key=lambda line: (line.cell.mean is None, sign * (line.cell.mean or 0.0)))
-    return Against(names[-1], one.protocol, columns[metric], lines, notes)
+    return Paired(names[-1], one.protocol, columns[metric], lines, notes)
 
 
 def _who(group: Sequence[Result]) -> tuple[str, str]:
     return group[0].strategy, group[0].hash
 
 
-def render_against(found: Against, format: str = "terminal", console: Console | None = None) -> str:
+def render_paired(found: Paired, format: str = "terminal", console: Console | None = None) -> str:
     """A comparison with many as text, in the formats of a leaderboard.
 
     Raises:
