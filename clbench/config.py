@@ -458,9 +458,9 @@ class _Resolver:
             path, default = f"{path}.base", default_of(thing, base)
 
     def plan(self) -> Plan:
+        from clbench.beginning import Beginning
         from clbench.budget import Budget
         from clbench.learner import Learner
-        from clbench.beginning import Beginning
 
         self.note("recipe", self.recipe, self.look("recipe", "house")[1])
         stream = self.chosen("stream", "stream")
