@@ -62,7 +62,7 @@ def check(plan: Plan) -> None:
             f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
         )
     plan.learner.check()
-    stream = copy(plan.stream)
+    stream = deepcopy(plan.stream)
     stream.open(plan.seed)
     learner, syllabus = copy(plan.learner), stream.syllabus()
     learner.open(plan.model, syllabus, Transform(), stream.criterion, plan.seed)

@@ -331,3 +331,21 @@ def test_an_experience_without_a_test_sample(prepared, monkeypatch):
     monkeypatch.setattr(stream, "_open_dataset", lambda: dataset)
     with pytest.raises(Mistake, match=r"^Experience 0 of the stream over .*things has no test sample\.$"):
         stream.open(0)
+
+
+def test_the_beginning_of_a_stream_passes_everything_on():
+    """What a stream can be asked is asked of the whole one, whatever is added to Stream."""
+    from clbench.beginning import Beginning
+    from clbench.stream import Stream
+
+    asked = {name for name in vars(Stream) if not name.startswith("_")} - {"version", "offers", "criterion"}
+    assert asked <= vars(Beginning).keys()
+    whole = Toy(samples=5)
+    begun = Beginning(whole, 2)
+    begun.open(0)
+    assert (begun.version, begun.offers, begun.criterion) == (whole.version, whole.offers, whole.criterion)
+    assert [len(experience.train) for experience in begun] == [10, 10]
+    assert [exam.since for exam in begun.exams()] == [0, 1]
+    assert (begun.syllabus().lessons, begun.syllabus().sizes) == (2, (10, 10))
+    assert begun.syllabus().classes == whole.syllabus().classes
+    assert begun.protocol() == {**whole.protocol(), "first experiences": 2}
