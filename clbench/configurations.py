@@ -11,6 +11,11 @@ from clbench.result import Result, find
 
 FIRST = ("stream", "model", "epochs", "batch", "scenario", "experiences", "class order", "order")
 """the fields of a protocol that a reader looks for first"""
+TOLD = (
+    "format", "stream", "strategy", "seed", "hash", "protocol", "axes", "config", "preset", "whole_stream", "sweep",
+    "started",
+)  # fmt: skip
+"""what meta.json says of what was run, not of where it comes from"""
 
 
 def configurations(results: Iterable[Result]) -> list[list[Result]]:
@@ -102,6 +107,26 @@ def _varying(settings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     keys = {key: None for each in settings for key in each}
     varying = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
     return [{key: str(each[key]) for key in varying if each.get(key) is not None} for each in settings]
+
+
+def provenance(group: Sequence[Result]) -> dict[str, str]:
+    """What is written down of where the runs of a configuration come from; where seeds differ, every value."""
+    found: dict[str, dict[str, None]] = {}
+    for result in group:
+        for key, value in result.meta.items():
+            if key not in TOLD and value not in ("", None, {}):
+                found.setdefault(key, {})[_fact(value)] = None
+    started = sorted(result.meta["started"][:16].replace("T", " ") for result in group if "started" in result.meta)
+    when = {"started": " to ".join(dict.fromkeys((started[0], started[-1]))) + " UTC"} if started else {}
+    return {key: "; ".join(values) for key, values in found.items()} | when
+
+
+def _fact(value: Any) -> str:
+    """A fact of meta.json as text; of a checksum the beginning."""
+    if not isinstance(value, dict):
+        return plain(value)
+    short = {key: str(each)[:12] if len(str(each)) == 64 else str(each) for key, each in value.items()}
+    return ", ".join(f"{key} {each}" for key, each in short.items())
 
 
 def protocol_changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from io import StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too (Okabe and Ito 2008)"""
 MARKS = "osD^vPX"
+FONTS = "system-ui, Helvetica, Arial, DejaVu Sans, sans-serif"
 DRIFTS = {
     "drift/within": "mean absolute change\nsince the last look",
     "drift/within_relative": "relative change\nsince the last look",
@@ -192,7 +195,7 @@ def accuracy_matrix(rows: Sequence[Row]) -> Figure | None:
             axes.plot([column - 0.5, column + 0.5], [since[exam] + 0.5] * 2, color="white", linewidth=2)
     if height <= 12 and width <= 12:
         for (line, column), value in np.ndenumerate(cells):
-            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.2f}", "black" if value > 0.6 else "white")
+            text, colour = ("–", "0.1") if np.isnan(value) else (f"{value:.2f}", "0.1" if value > 0.6 else "white")
             axes.text(column, line, text, color=colour, ha="center", va="center", fontsize=9)
     every = max(1, width // 25)
     axes.set_xticks(range(0, width, every), exams[::every])
@@ -214,6 +217,7 @@ def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Fi
     import numpy as np
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     seen = [row for row in rows if row.metric == measure]
     groups = list(dict.fromkeys(row.subject for row in seen))
@@ -231,7 +235,8 @@ def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Fi
     axes.set_facecolor("0.85")
     scale = LogNorm(moved.min(), moved.max()) if moved.size else LogNorm(0.1, 1)
     image = axes.imshow(cells, cmap="viridis", norm=scale, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, label=DRIFTS.get(measure, measure))
+    ticks = LogLocator(subs=(1, 2, 5))
+    figure.colorbar(image, label=DRIFTS.get(measure, measure), ticks=ticks, format="{x:g}").minorticks_off()
     steps = np.array([step for _, step in looks])
     borders = [0, *(np.flatnonzero(np.diff(steps)) + 1), width]
     for border in borders[1:-1]:
@@ -307,3 +312,32 @@ def _restored(rows: Sequence[Row], readout: str) -> dict[tuple[str, str], float]
         if group == f"restoration/{readout}" and row.value is not None:
             found.setdefault((name, row.subject), []).append(100 * row.value)
     return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an `<svg>` element that can stand in a page beside others, and by itself in a file.
+
+    What is black takes the colour of the text around it, so that it can be read on dark paper; there is no background.
+    Words remain words. The same figure gives the same text.
+
+    Args:
+        figure: what was drawn.
+        name: stands before the names of its parts; another one for each figure of a page.
+    """
+    from matplotlib import rc_context
+
+    file = StringIO()
+    for axes in figure.axes:
+        if axes.get_facecolor() == (1, 1, 1, 1):
+            axes.set_facecolor("none")
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "clbench", "font.sans-serif": ["DejaVu Sans"]}):
+        figure.savefig(file, format="svg", facecolor="none", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = file.getvalue()
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*font-family: [^;\"]*;?", "", text).replace("#000000", "currentColor")
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\n\s*", "\n", re.sub(r' transform="rotate\(-0[^"]*"', "", text)))
+    used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
+    text = re.sub(r" id=\"([^\"]*)\"", lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r"(href=\"|url\()#", rf"\1#{name}-", text)
+    start = text.index("<svg") + len("<svg")
+    return f'<svg font-family="{FONTS}" stroke-linejoin="round" fill="currentColor"{text[start:]}'.strip()
