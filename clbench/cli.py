@@ -117,27 +117,37 @@ def _parser() -> argparse.ArgumentParser:
     against.add_argument("--results", type=Path, default=Path("results"))
     against.add_argument("--metric", action="append", help="repeat for more")
 
-    report = command("report", _report, "write one page of a folder of results: tables, figures, where each row comes from")
+    report = command(
+        "report", _report, "write one page of a folder of results: tables, figures, where each row comes from"
+    )
     report.add_argument("folder", nargs="?", type=Path, default=Path("results"))
     report.add_argument("--to", type=Path, metavar="FILE", help="report.html in the folder when left out")
     report.add_argument("--title", help="its heading; the folder's name when left out")
     report.add_argument("--metric", action="append", help="a column; repeat for more")
     report.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
 
-    again = command("reproduce", _reproduce, "run a stored configuration again: are its numbers inside their intervals?")
+    again = command(
+        "reproduce", _reproduce, "run a stored configuration again: are its numbers inside their intervals?"
+    )
     again.add_argument("row", help="the beginning of a hash, a strategy, stream/strategy, or a folder of runs")
     again.add_argument("--results", type=Path, help="where it lies; results/reference, then results, when left out")
     again.add_argument("--seeds", type=int, metavar="N", help="only the first N of its seeds")
     again.add_argument("--to", type=Path, default=Path("reproduced"), help="folder of what is run now")
     again.add_argument("--metric", action="append", help="repeat for more")
+    again.add_argument("--workers", type=int, default=1, help="local processes that share the runs")
+    again.add_argument("--again", action="store_true", help="run what was reproduced before once more, from nothing")
 
-    keep = command("archive", _archive, "keep finished runs with the sources: one small file, and the tables made from it")
+    keep = command(
+        "archive", _archive, "keep finished runs with the sources: one small file, and the tables made from it"
+    )
     keep.add_argument("folders", nargs="+", type=Path, help="of results")
     keep.add_argument("target", type=Path, help="results/reference/NAME; an archive that is there is replaced")
 
     tables = command("tables", _tables, "make the tables of all archives anew")
     tables.add_argument("folder", nargs="?", type=Path, default=Path("results/reference"))
-    tables.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a table says another thing")
+    tables.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 where a table says another thing"
+    )
 
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -310,18 +320,33 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from clbench import results
-    from clbench.reproduction import Reproduction
+    from clbench import reproduction, results, show, sweep
+    from clbench.configurations import matching
+    from clbench.result import trouble
 
-    roots = [given.results] if given.results else [Path("results/reference"), Path("results")]
-    reproduction = Reproduction(results.select_first(roots, given.row), given.to, given.seeds)
-    for line in reproduction.before():
-        print(line)
-    _work(reproduction.work, show_table=False)
-    report = reproduction.after(given.metric or results.DEFAULT)
-    for line in report.lines:
-        print(line)
-    return 0 if report.inside else 1
+    roots = [root for root in (Path("results/reference"), Path("results")) if root.is_dir()]
+    root = given.results or next((r for r in roots if matching(r, results.find(r), given.row)), Path("results"))
+    group = results.select(root, given.row)
+    work = reproduction.again(group, given.to, given.seeds)
+    print(f"{group[0].stream}/{group[0].strategy} {group[0].hash}, from {root}, is run again in {given.to}.")
+    changed = reproduction.changes(group[0], work[0].meta)
+    print(
+        f"Not as it was: {'; '.join(changed)}."
+        if changed
+        else "Versions, data, configuration and commit are as they were."
+    )
+    with show.display(work) as display:
+        if given.workers > 1:
+            sweep.shared(work, given.workers, 15.0, given.again, display.tell)
+        else:
+            sweep.in_turn(work, 15.0, given.again, display.tell)
+    now = [results.open_result(task.folder) for task in work]
+    if reason := trouble(now):
+        print(f"What was stored is done; what was run now is not: {reason}.", file=sys.stderr)
+        return 1
+    inside, lines = reproduction.verdict(group, now, given.metric or results.DEFAULT)
+    print(*lines, sep="\n")
+    return 0 if inside else 1
 
 
 def _archive(given: argparse.Namespace) -> int:
@@ -349,7 +374,9 @@ def _tables(given: argparse.Namespace) -> int:
 def _sync(given: argparse.Namespace) -> int:
     from clbench import mirror, results
 
-    report = mirror.sync([r.folder for r in results.find(given.folder) if isinstance(r.folder, Path)], given.uri, given.folder)
+    report = mirror.sync(
+        [r.folder for r in results.find(given.folder) if isinstance(r.folder, Path)], given.uri, given.folder
+    )
     print(report)
     return 1 if report.behind else 0
 

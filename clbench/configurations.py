@@ -37,11 +37,7 @@ def select(root: str | Path, spec: str) -> list[Result]:
         Mistake: there is none, or there are several, which are then listed with what tells them apart.
     """
     results = find(root)
-    found = (
-        [result for result in results if spec in (result.strategy, f"{result.stream}/{result.strategy}")]
-        or [result for result in results if len(spec) >= 4 and result.hash.startswith(spec)]
-        or next((runs for folder in (Path(root, spec), Path(spec)) if folder.is_dir() and (runs := find(folder))), [])
-    )
+    found = matching(root, results, spec)
     if not found:
         there = {name for result in results for name in (result.strategy, f"{result.stream}/{result.strategy}")}
         raise unknown(f"configuration in {root}", spec, there) if there else Mistake(f"There is no run in {root}.")
@@ -52,6 +48,15 @@ def select(root: str | Path, spec: str) -> list[Result]:
             "Name one by its stream/strategy or the beginning of its hash."
         )
     return groups[0]
+
+
+def matching(root: str | Path, results: Sequence[Result], spec: str) -> list[Result]:
+    """The runs beneath `root` that `spec` names, of any number of configurations; `results` are all that there are."""
+    return (
+        [result for result in results if spec in (result.strategy, f"{result.stream}/{result.strategy}")]
+        or [result for result in results if len(spec) >= 4 and result.hash.startswith(spec)]
+        or next((runs for folder in (Path(root, spec), Path(spec)) if folder.is_dir() and (runs := find(folder))), [])
+    )
 
 
 def candidates(groups: Sequence[list[Result]]) -> str:

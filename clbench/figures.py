@@ -331,7 +331,9 @@ def svg(figure: Figure, name: str) -> str:
         if axes.get_facecolor() == (1, 1, 1, 1):
             axes.set_facecolor("none")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "clbench", "font.sans-serif": ["DejaVu Sans"]}):
-        figure.savefig(file, format="svg", facecolor="none", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            file, format="svg", facecolor="none", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = file.getvalue()
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*font-family: [^;\"]*;?", "", text).replace("#000000", "currentColor")

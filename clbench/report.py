@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from clbench import figures
 from clbench.configurations import (
     configurations,
-    differences,
     label,
     plain,
     provenance,
@@ -142,7 +141,10 @@ def _part(number: int, board: Board, boards: Sequence[Board], results: Sequence[
     groups = configurations(result for result in results if result.protocol == board.protocol)
     by_key = {(group[0].strategy, group[0].hash): group for group in groups}
     ordered = [by_key[row.strategy, row.hash] for row in board.rows]
-    text, shown = table(board, boards), [id for id in board.metrics if any(row.cells[id].mean is not None for row in board.rows)]
+    text, shown = (
+        table(board, boards),
+        [id for id in board.metrics if any(row.cells[id].mean is not None for row in board.rows)],
+    )
     stream = text.title
     before = sum(other.protocol.get("stream") == stream for other in boards[:number])
     columns = list(zip(*(row[1:] for row in text.rows), strict=True))
@@ -186,7 +188,7 @@ def _lines(
         told.append(_parted(heading(board.metrics[id], unit)))
         columns.append(texts)
     by_seed = iter([str(r.seed), r.state, *texts] for r, *texts in zip(flat, *columns, strict=True))
-    for place_, (standing, row, group) in enumerate(zip(board.rows, rows, groups, strict=True), 1):
+    for rank, (standing, row, group) in enumerate(zip(board.rows, rows, groups, strict=True), 1):
         means = [len(standing.seeds), *(standing.cells[id].mean for id in shown)]
         entries = [
             Entry(*text.partition(" ± ")[::2], "" if mean is None else repr(mean))
@@ -195,9 +197,16 @@ def _lines(
         name, *details = row[0].split("\n")
         lines.append(
             Line(
-                f"b{number}r{place_}", name, details, standing, entries, [next(by_seed) for _ in group],
-                provenance(group), _config(group[0]), _again(group, place),
-            )  # fmt: skip
+                key=f"b{number}r{rank}",
+                name=name,
+                details=details,
+                standing=standing,
+                entries=entries,
+                by_seed=[next(by_seed) for _ in group],
+                facts=provenance(group),
+                config=_config(group[0]),
+                again=_again(group, place),
+            )
         )
     return lines, told
 
@@ -245,7 +254,11 @@ def _pictures(
     kinds: tuple[tuple[str, str, Callable[[list[Result]], Figure | None]], ...] = (
         ("Accuracy matrices", "matrix", lambda group: figures.accuracy_matrix(group[0].rows())),
         ("Drift of module groups", "drift", lambda group: figures.drift_map(group[0].rows())),
-        ("Weights of an experience ago", "restoration", lambda group: figures.restoration_bars([r.rows() for r in group])),
+        (
+            "Weights of an experience ago",
+            "restoration",
+            lambda group: figures.restoration_bars([r.rows() for r in group]),
+        ),
     )
     for title, kind, draw_group in kinds:
         for line, group in zip(lines, groups, strict=True):
@@ -257,7 +270,7 @@ def _pictures(
             name = label(group[0], row.settings)
             which = f"seeds {ranges(seeds(done))}" if kind == "restoration" else f"seed {done[0].seed}"
             file = _file(stream, row.strategy, row.hash[:8], kind)
-            figure.set_size_inches(SMALL * figure.get_size_inches())
+            figure.set_size_inches(SMALL * figure.get_figwidth(), SMALL * figure.get_figheight())
             drawn = figures.svg(figure, f"{line.key}-{kind}")
             found.setdefault(title, []).append(Picture(drawn, f"{name}, {which}", file, line.key))
     return found, missing
