@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
@@ -74,6 +75,11 @@ def _over(groups: Sequence[list[Result]]) -> str:
     return f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
 
 
+def _name(group: list[Result], settings: dict[str, str]) -> str:
+    """A configuration's name in lines that leave room for the figure."""
+    return textwrap.fill(label(group[0], settings), 36, max_lines=3, placeholder=" …")
+
+
 def curves(results: Sequence[Result]) -> Figure:
     """Accuracy over the exams taught so far, after each experience: mean over seeds, band: 95 % interval.
 
@@ -94,7 +100,7 @@ def curves(results: Sequence[Result]) -> Figure:
     order = []
     for group, settings in zip(groups, differences(groups), strict=True):
         looks = [taught_accuracy(result) for result in group]
-        order.append((-100 * float(np.mean([means[-1] for _, means in looks])), label(group[0], settings), looks))
+        order.append((-100 * float(np.mean([means[-1] for _, means in looks])), _name(group, settings), looks))
     for number, (_, name, looks) in enumerate(sorted(order, key=lambda entry: entry[:2])):
         steps, values = looks[0][0], 100 * np.stack([means for _, means in looks])
         whole = [np.isfinite(column).all() for column in values.T]
@@ -135,7 +141,7 @@ def cost(results: Sequence[Result]) -> Figure:
     for group, settings in zip(groups, differences(groups), strict=True):
         found = [list(result.summaries(("class/final_accuracy", "cost/train_flops")).values()) for result in group]
         accuracies, spent = zip(*[[value.number for value in values] for values in found], strict=True)
-        name = label(group[0], settings)
+        name = _name(group, settings)
         if None in accuracies or None in spent:
             points.append((np.inf, f"{name} (undefined)", np.nan, 0.0))
         else:

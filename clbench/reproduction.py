@@ -15,7 +15,7 @@ from math import isclose, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.configurations import ranges, seeds
+from clbench.configurations import plain, ranges, seeds
 from clbench.errors import Mistake
 from clbench.metric import Row, Summary
 from clbench.result import Result, read_rows, summaries, summarise, trouble
@@ -75,7 +75,8 @@ def changes(stored: Result, meta: dict[str, Any]) -> list[str]:
     def facts(meta: dict[str, Any]) -> dict[str, Any]:
         config = {path: value for path, value in meta.get("config", {}).items() if path != "seed"}
         data = {f"data {name}": checksum for name, checksum in meta.get("data", {}).items()}
-        return {**meta.get("versions", {}), **data, **config, **{name: meta.get(name) for name in MADE_BY}}
+        versions = {f"version of {name}": number for name, number in meta.get("versions", {}).items()}
+        return {**versions, **data, **config, **{name: meta.get(name) for name in MADE_BY}}
 
     then, now = facts(stored.meta), facts(meta)
     names = [name for name in dict.fromkeys((*then, *now)) if then.get(name) != now.get(name)]
@@ -84,7 +85,7 @@ def changes(stored: Result, meta: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """A fact as text; of a checksum or a commit the beginning."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,}", r"\1", str(value or "none"))
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,}", r"\1", plain(value))
 
 
 def agreements(stored: Sequence[Result], now: Sequence[Result], metrics: Iterable[str]) -> dict[str, Agreement]:
