@@ -340,12 +340,17 @@ def svg(figure: Figure, name: str) -> str:
         figure.savefig(
             file, format="svg", facecolor="none", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
-    text = file.getvalue()
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"\s*font-family: [^;\"]*;?", "", text).replace("#000000", "currentColor")
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\n\s*", "\n", re.sub(r' transform="rotate\(-0[^"]*"', "", text)))
+    text = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL
+    )
     used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
-    text = re.sub(r" id=\"([^\"]*)\"", lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r"(href=\"|url\()#", rf"\1#{name}-", text)
+
+    def lean(found: re.Match[str]) -> str:
+        tag = re.sub(r" transform=\"rotate\(-0[^\"]*\"|\s*font-family: [^;\"]*;?", "", found[0])
+        tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag).replace("#000000", "currentColor").replace("\n", " ")
+        tag = re.sub(r" id=\"([^\"]*)\"", lambda id: f' id="{name}-{id[1]}"' if id[1] in used else "", tag)
+        return re.sub(r"(href=\"|url\()#", rf"\1#{name}-", tag)
+
+    text = re.sub(r"\n\s*", "\n", re.sub(r"<[^>]*>", lean, text))
     start = text.index("<svg") + len("<svg")
     return f'<svg font-family="{FONTS}" stroke-linejoin="round" fill="currentColor"{text[start:]}'.strip()

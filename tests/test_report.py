@@ -164,6 +164,13 @@ def test_a_figure_as_svg():
     assert all(id.startswith("one-") for id in ids)
 
 
+def test_numbers_in_a_figure_are_whole():
+    moved = [Row(0, look, "drift/within_relative", "fc1", value, 5) for look, value in enumerate((0.0019, 0.0051))]
+    text = figures.svg(figures.drift_map(moved), "one")
+    assert ">0.002</text>" in text
+    assert ">0.005</text>" in text
+
+
 def test_the_command(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "zoo", tmp_path / "results" / "zoo")
