@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +28,7 @@ from clbench.result import Result
 from clbench.tables import heading, quantities
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from clbench.figures import Figure
 
 DRAWN = 12
 """rows that a figure of many shows: the best"""
@@ -141,10 +141,8 @@ def _part(number: int, board: Board, boards: Sequence[Board], results: Sequence[
     groups = configurations(result for result in results if result.protocol == board.protocol)
     by_key = {(group[0].strategy, group[0].hash): group for group in groups}
     ordered = [by_key[row.strategy, row.hash] for row in board.rows]
-    text, shown = (
-        table(board, boards),
-        [id for id in board.metrics if any(row.cells[id].mean is not None for row in board.rows)],
-    )
+    text = table(board, boards)
+    shown = [id for id in board.metrics if any(row.cells[id].mean is not None for row in board.rows)]
     stream = text.title
     before = sum(other.protocol.get("stream") == stream for other in boards[:number])
     columns = list(zip(*(row[1:] for row in text.rows), strict=True))
@@ -153,7 +151,9 @@ def _part(number: int, board: Board, boards: Sequence[Board], results: Sequence[
         for head, id, cells in zip(text.heads[1:], ["", *shown], columns, strict=True)
     ]
     lines, units = _lines(number, board, text.rows, shown, ordered, place)
-    pictures, missing = _pictures(f"b{number}", stream, lines, ordered)
+    many, missing = _of_many(f"b{number}", stream, ordered)
+    pictures = {"Accuracy against cost, and over the stream": many, **_of_one(stream, lines, ordered)}
+    pictures = {section: found for section, found in pictures.items() if found}
     whole = {field: plain(value) for field, value in board.protocol.items()}
     title = stream if before == 1 else f"{stream} {before}"
     return Part(f"b{number}", title, text.lines, whole, heads, units, lines, text.notes, pictures, missing)
@@ -232,48 +232,43 @@ def _again(group: list[Result], place: str) -> list[str]:
     ]
 
 
-def _pictures(
-    key: str, stream: str, lines: Sequence[Line], groups: Sequence[list[Result]]
-) -> tuple[dict[str, list[Picture]], list[str]]:
-    """The figures of a board; and what could not be drawn, with the reason."""
+def _of_many(key: str, stream: str, groups: Sequence[list[Result]]) -> tuple[list[Picture], list[str]]:
+    """The figures that compare the rows of a board; and which can't be drawn, with the reason."""
     best = [result for group in groups[:DRAWN] for result in group]
     some = f", the best {DRAWN} rows" if len(groups) > DRAWN else ""
-    found: dict[str, list[Picture]] = {}
-    missing = []
+    found, missing = [], []
     for name, caption, draw in (
         ("cost", "Final accuracy against training compute", figures.cost),
         ("curves", "Accuracy on what was taught, after each experience", figures.curves),
     ):
         try:
             drawn = figures.svg(draw(best), f"{key}-{name}")
+            found.append(Picture(drawn, f"{caption}{some}", _file(stream, name)))
         except Mistake as mistake:
             missing.append(f"{caption}: {mistake}")
-            continue
-        picture = Picture(drawn, f"{caption}{some}", _file(stream, name))
-        found.setdefault("Accuracy against cost, and over the stream", []).append(picture)
-    kinds: tuple[tuple[str, str, Callable[[list[Result]], Figure | None]], ...] = (
-        ("Accuracy matrices", "matrix", lambda group: figures.accuracy_matrix(group[0].rows())),
-        ("Drift of module groups", "drift", lambda group: figures.drift_map(group[0].rows())),
-        (
-            "Weights of an experience ago",
-            "restoration",
-            lambda group: figures.restoration_bars([r.rows() for r in group]),
-        ),
-    )
-    for title, kind, draw_group in kinds:
-        for line, group in zip(lines, groups, strict=True):
-            done = [result for result in group if result.state == "done"]
-            figure = draw_group(done) if done else None
-            if figure is None:
-                continue
-            row = line.standing
-            name = label(group[0], row.settings)
-            which = f"seeds {ranges(seeds(done))}" if kind == "restoration" else f"seed {done[0].seed}"
-            file = _file(stream, row.strategy, row.hash[:8], kind)
-            figure.set_size_inches(SMALL * figure.get_figwidth(), SMALL * figure.get_figheight())
-            drawn = figures.svg(figure, f"{line.key}-{kind}")
-            found.setdefault(title, []).append(Picture(drawn, f"{name}, {which}", file, line.key))
     return found, missing
+
+
+def _of_one(stream: str, lines: Sequence[Line], groups: Sequence[list[Result]]) -> dict[str, list[Picture]]:
+    """The figures that each row has of its own: of its first run that is done, or of all of these."""
+    found: dict[str, list[Picture]] = {"Accuracy matrices": [], "Drift of module groups": [], "Restoration": []}
+    for line, group in zip(lines, groups, strict=True):
+        done = [result for result in group if result.state == "done"]
+        if not done:
+            continue
+        first, name = done[0].rows(), label(group[0], line.standing.settings)
+        one, all_seeds = f"{name}, seed {done[0].seed}", f"{name}, seeds {ranges(seeds(done))}"
+        drawn: dict[str, tuple[str, str, Figure | None]] = {
+            "Accuracy matrices": ("matrix", one, figures.accuracy_matrix(first)),
+            "Drift of module groups": ("drift", one, figures.drift_map(first)),
+            "Restoration": ("restoration", all_seeds, figures.restoration_bars([r.rows() for r in done])),
+        }
+        for section, (kind, caption, figure) in drawn.items():
+            if figure is not None:
+                figure.set_size_inches(SMALL * figure.get_figwidth(), SMALL * figure.get_figheight())
+                file = _file(stream, line.standing.strategy, line.standing.hash[:8], kind)
+                found[section].append(Picture(figures.svg(figure, f"{line.key}-{kind}"), caption, file, line.key))
+    return found
 
 
 def _file(*words: str) -> str:
