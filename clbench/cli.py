@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ examples:
   clbench run stream=folder stream.data=~/photos strategy=er
   clbench tune stream=digits strategy=er learner.lr=0.03,0.1,0.3
   clbench leaderboard                                    every table, from the files
+  clbench report                                         one page of tables and figures: results/report.html
   clbench show derpp                                     its paper, options and presets
 """
 
@@ -143,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
     )
     board.add_argument("--cost", type=Path, help="also draw final accuracy against training compute into this file")
-    board.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
+    board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
     pair = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
     pair.add_argument("names", nargs="*", metavar="NAME", help="two: a strategy, stream/strategy, a hash, or a folder")
@@ -161,6 +163,38 @@ def _parser() -> argparse.ArgumentParser:
     beside.add_argument("--results", type=Path, default=Path("results"))
     beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
     beside.add_argument("--format", choices=["terminal", "md", "html", "latex"], default="terminal")
+
+    report = command(
+        "report", _report, "write one page of a folder of results: tables, figures, where each row comes from"
+    )
+    report.add_argument("folder", nargs="?", type=Path, default=Path("results"))
+    report.add_argument("--to", type=Path, metavar="FILE", help="report.html in the folder when left out")
+    report.add_argument("--title", help="its heading; the folder's name when left out")
+    report.add_argument("--metric", action="append", help="a column; repeat for more")
+    report.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+
+    again = command(
+        "reproduce", _reproduce, "run a stored configuration again: are its numbers inside their intervals?"
+    )
+    again.add_argument("row", help="the beginning of a hash, a strategy, stream/strategy, or a folder of runs")
+    again.add_argument("--results", type=Path, help="where it lies; results/reference, then results, when left out")
+    again.add_argument("--seeds", type=int, metavar="N", help="only the first N of its seeds")
+    again.add_argument("--to", type=Path, default=Path("reproduced"), help="folder of what is run now")
+    again.add_argument("--metric", action="append", help="repeat for more")
+    again.add_argument("--workers", type=int, default=1, help="local processes that share the runs")
+    again.add_argument("--again", action="store_true", help="run what was reproduced before once more, from nothing")
+
+    keep = command(
+        "archive", _archive, "keep finished runs with the sources: one small file, and the tables made from it"
+    )
+    keep.add_argument("folders", nargs="+", type=Path, help="of results")
+    keep.add_argument("target", type=Path, help="results/reference/NAME; an archive that is there is replaced")
+
+    tables = command("tables", _tables, "make the tables of all archives anew")
+    tables.add_argument("folder", nargs="?", type=Path, default=Path("results/reference"))
+    tables.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 where a table says another thing"
+    )
 
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -406,10 +440,82 @@ def _against(given: argparse.Namespace) -> int:
     return 0
 
 
+def _report(given: argparse.Namespace) -> int:
+    from clbench import results
+    from clbench.report import report
+
+    found = results.find(given.folder)
+    if not found:
+        raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
+    file, title = given.to or given.folder / "report.html", given.title or given.folder.resolve().name
+    place = "" if given.folder == Path("results") else f" --results {shlex.quote(str(given.folder))}"
+    text = report(found, given.metric or results.DEFAULT, given.rank_by, title, place)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Mistake(f"{file} can't be written: {error.strerror}.") from None
+    print(f"{file}: {len(found)} runs, {len(text.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    from clbench import reproduction, results, show, sweep
+    from clbench.configurations import matching
+    from clbench.result import trouble
+
+    roots = [root for root in (Path("results/reference"), Path("results")) if root.is_dir()]
+    root = given.results or next((r for r in roots if matching(r, results.find(r), given.row)), Path("results"))
+    group = results.select(root, given.row)
+    work = reproduction.again(group, given.to, given.seeds)
+    print(f"{group[0].stream}/{group[0].strategy} {group[0].hash}, from {root}, is run again in {given.to}.")
+    changed = reproduction.changes(group[0], work[0].meta)
+    print(
+        f"Not as it was: {'; '.join(changed)}."
+        if changed
+        else "Versions, data, configuration and commit are as they were."
+    )
+    with show.display(work) as display:
+        if given.workers > 1:
+            sweep.shared(work, given.workers, 15.0, given.again, display.tell)
+        else:
+            sweep.in_turn(work, 15.0, given.again, display.tell)
+    now = [results.open_result(task.folder) for task in work]
+    if reason := trouble(now):
+        print(f"What was stored is done; what was run now is not: {reason}.", file=sys.stderr)
+        return 1
+    inside, lines = reproduction.verdict(group, now, given.metric or results.DEFAULT)
+    print(*lines, sep="\n")
+    return 0 if inside else 1
+
+
+def _archive(given: argparse.Namespace) -> int:
+    from clbench import archive, results
+
+    found = [result for folder in given.folders for result in results.find(folder)]
+    file = archive.archive(found, given.target)
+    print(f"{file}: {len(found)} runs, {file.stat().st_size / 1e3:.0f} kB; README.md and table.csv beside it")
+    return 0
+
+
+def _tables(given: argparse.Namespace) -> int:
+    from clbench import archive
+
+    if given.check:
+        wrong = [line for folder in archive.archives(given.folder) for line in archive.stale(folder)]
+        print(*wrong, sep="\n", end="\n" * bool(wrong))
+        return 1 if wrong else 0
+    for folder in archive.archives(given.folder):
+        archive.write_tables(folder)
+        print(folder)
+    return 0
+
+
 def _sync(given: argparse.Namespace) -> int:
     from clbench import mirror, results
 
-    report = mirror.sync([r.folder for r in results.find(given.folder)], given.uri, given.folder)
+    report = mirror.sync(
+        [r.folder for r in results.find(given.folder) if isinstance(r.folder, Path)], given.uri, given.folder
+    )
     print(report)
     return 1 if report.behind else 0
 

@@ -11,6 +11,11 @@ from clbench.result import Result, find
 
 FIRST = ("stream", "model", "epochs", "batch", "scenario", "experiences", "class order", "order")
 """the fields of a protocol that a reader looks for first"""
+TOLD = (
+    "format", "stream", "strategy", "seed", "hash", "protocol", "axes", "config", "preset", "whole_stream", "sweep",
+    "started",
+)  # fmt: skip
+"""what meta.json says of what was run, not of where it comes from"""
 
 
 def configurations(results: Iterable[Result]) -> list[list[Result]]:
@@ -32,11 +37,7 @@ def select(root: str | Path, spec: str) -> list[Result]:
         Mistake: there is none, or there are several, which are then listed with what tells them apart.
     """
     results = find(root)
-    found = (
-        [result for result in results if spec in (result.strategy, f"{result.stream}/{result.strategy}")]
-        or [result for result in results if len(spec) >= 4 and result.hash.startswith(spec)]
-        or next((runs for folder in (Path(root, spec), Path(spec)) if folder.is_dir() and (runs := find(folder))), [])
-    )
+    found = matching(root, results, spec)
     if not found:
         there = {name for result in results for name in (result.strategy, f"{result.stream}/{result.strategy}")}
         raise unknown(f"configuration in {root}", spec, there) if there else Mistake(f"There is no run in {root}.")
@@ -47,6 +48,15 @@ def select(root: str | Path, spec: str) -> list[Result]:
             "Name one by its stream/strategy or the beginning of its hash."
         )
     return groups[0]
+
+
+def matching(root: str | Path, results: Sequence[Result], spec: str) -> list[Result]:
+    """The runs beneath `root` that `spec` names, of any number of configurations; `results` are all that there are."""
+    return (
+        [result for result in results if spec in (result.strategy, f"{result.stream}/{result.strategy}")]
+        or [result for result in results if len(spec) >= 4 and result.hash.startswith(spec)]
+        or next((runs for folder in (Path(root, spec), Path(spec)) if folder.is_dir() and (runs := find(folder))), [])
+    )
 
 
 def candidates(groups: Sequence[list[Result]]) -> str:
@@ -102,6 +112,26 @@ def _varying(settings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     keys = {key: None for each in settings for key in each}
     varying = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
     return [{key: str(each[key]) for key in varying if each.get(key) is not None} for each in settings]
+
+
+def provenance(group: Sequence[Result]) -> dict[str, str]:
+    """What is written down of where the runs of a configuration come from; where seeds differ, every value."""
+    found: dict[str, dict[str, None]] = {}
+    for result in group:
+        for key, value in result.meta.items():
+            if key not in TOLD and value not in ("", None, {}):
+                found.setdefault(key, {})[_fact(value)] = None
+    started = sorted(result.meta["started"][:16].replace("T", " ") for result in group if "started" in result.meta)
+    when = {"started": " to ".join(dict.fromkeys((started[0], started[-1]))) + " UTC"} if started else {}
+    return {key: "; ".join(values) for key, values in found.items()} | when
+
+
+def _fact(value: Any) -> str:
+    """A fact of meta.json as text; of a checksum the beginning."""
+    if not isinstance(value, dict):
+        return plain(value)
+    short = {key: str(each)[:12] if len(str(each)) == 64 else str(each) for key, each in value.items()}
+    return ", ".join(f"{key} {each}" for key, each in short.items())
 
 
 def protocol_changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

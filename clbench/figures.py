@@ -4,7 +4,10 @@ taken for what; what came of a long stream, and whether more can.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
+from io import StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too (Okabe and Ito 2008)"""
 MARKS = "osD^vPX"
+FONTS = "system-ui, Helvetica, Arial, DejaVu Sans, sans-serif"
 DRIFTS = {
     "drift/within": "mean absolute change\nsince the last look",
     "drift/within_relative": "relative change\nsince the last look",
@@ -80,6 +84,11 @@ def _over(groups: Sequence[list[Result]]) -> str:
     return f"{seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
 
 
+def _name(group: list[Result], settings: dict[str, str]) -> str:
+    """A configuration's name in lines that leave room for the figure."""
+    return textwrap.fill(label(group[0], settings), 36, max_lines=3, placeholder=" …")
+
+
 def curves(results: Sequence[Result]) -> Figure:
     """Accuracy over the exams taught so far, after each experience: mean over seeds, band: 95 % interval.
 
@@ -100,7 +109,7 @@ def curves(results: Sequence[Result]) -> Figure:
     order = []
     for group, settings in zip(groups, differences(groups), strict=True):
         looks = [taught_accuracy(result) for result in group]
-        order.append((-100 * float(np.mean([means[-1] for _, means in looks])), label(group[0], settings), looks))
+        order.append((-100 * float(np.mean([means[-1] for _, means in looks])), _name(group, settings), looks))
     for number, (_, name, looks) in enumerate(sorted(order, key=lambda entry: entry[:2])):
         steps, values = looks[0][0], 100 * np.stack([means for _, means in looks])
         whole = [np.isfinite(column).all() for column in values.T]
@@ -141,7 +150,7 @@ def cost(results: Sequence[Result]) -> Figure:
     for group, settings in zip(groups, differences(groups), strict=True):
         found = [list(result.summaries(("class/final_accuracy", "cost/train_flops")).values()) for result in group]
         accuracies, spent = zip(*[[value.number for value in values] for values in found], strict=True)
-        name = label(group[0], settings)
+        name = _name(group, settings)
         if None in accuracies or None in spent:
             points.append((np.inf, f"{name} (undefined)", np.nan, 0.0))
         else:
@@ -201,7 +210,7 @@ def accuracy_matrix(rows: Sequence[Row]) -> Figure | None:
             axes.plot([column - 0.5, column + 0.5], [since[exam] + 0.5] * 2, color="white", linewidth=2)
     if height <= 12 and width <= 12:
         for (line, column), value in np.ndenumerate(cells):
-            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.2f}", "black" if value > 0.6 else "white")
+            text, colour = ("–", "0.1") if np.isnan(value) else (f"{value:.2f}", "0.1" if value > 0.6 else "white")
             axes.text(column, line, text, color=colour, ha="center", va="center", fontsize=9)
     every = max(1, width // 25)
     axes.set_xticks(range(0, width, every), exams[::every])
@@ -223,6 +232,7 @@ def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Fi
     import numpy as np
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     seen = [row for row in rows if row.metric == measure]
     groups = list(dict.fromkeys(row.subject for row in seen))
@@ -240,7 +250,8 @@ def drift_map(rows: Sequence[Row], measure: str = "drift/within_relative") -> Fi
     axes.set_facecolor("0.85")
     scale = LogNorm(moved.min(), moved.max()) if moved.size else LogNorm(0.1, 1)
     image = axes.imshow(cells, cmap="viridis", norm=scale, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, label=DRIFTS.get(measure, measure))
+    ticks = LogLocator(subs=(1, 2, 5))
+    figure.colorbar(image, label=DRIFTS.get(measure, measure), ticks=ticks, format="{x:g}").minorticks_off()
     steps = np.array([step for _, step in looks])
     borders = [0, *(np.flatnonzero(np.diff(steps)) + 1), width]
     for border in borders[1:-1]:
@@ -448,3 +459,39 @@ def _plastic(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
         elif not row.subject:
             found.setdefault(row.metric, {})[row.step] = row.value
     return found
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an `<svg>` element that can stand in a page beside others, and by itself in a file.
+
+    What is black takes the colour of the text around it, so that it can be read on dark paper; there is no background.
+    Words remain words. The same figure gives the same text.
+
+    Args:
+        figure: what was drawn.
+        name: stands before the names of its parts; another one for each figure of a page.
+    """
+    from matplotlib import rc_context
+
+    file = StringIO()
+    for axes in figure.axes:
+        if axes.get_facecolor() == (1, 1, 1, 1):
+            axes.set_facecolor("none")
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "clbench", "font.sans-serif": ["DejaVu Sans"]}):
+        figure.savefig(
+            file, format="svg", facecolor="none", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    text = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL
+    )
+    used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
+
+    def lean(found: re.Match[str]) -> str:
+        tag = re.sub(r" transform=\"rotate\(-0[^\"]*\"|\s*font-family: [^;\"]*;?", "", found[0])
+        tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag).replace("#000000", "currentColor").replace("\n", " ")
+        tag = re.sub(r" id=\"([^\"]*)\"", lambda id: f' id="{name}-{id[1]}"' if id[1] in used else "", tag)
+        return re.sub(r"(href=\"|url\()#", rf"\1#{name}-", tag)
+
+    text = re.sub(r"\n\s*", "\n", re.sub(r"<[^>]*>", lean, text))
+    start = text.index("<svg") + len("<svg")
+    return f'<svg font-family="{FONTS}" stroke-linejoin="round" fill="currentColor"{text[start:]}'.strip()

@@ -198,14 +198,14 @@ def render(boards: Sequence[Board], format: str = "terminal", console: Console |
 
     Args:
         boards: as `leaderboard` gives them.
-        format: `terminal`, `md`, `html`, `latex`, or `csv` (one line for each row and metric, numbers as they are).
+        format: `terminal`, `md`, `latex`, or `csv` (one line for each row and metric, numbers as they are).
         console: whose width and colours a terminal's text has; the standard output's unless given.
 
     Raises:
         Mistake: there is no such format.
     """
     if format != "csv":
-        return write([_table(board, boards) for board in boards], format, console)
+        return write([table(board, boards) for board in boards], format, console)
     lines = []
     for number, board in enumerate(boards, 1):
         protocol = json.dumps(board.protocol, sort_keys=True)
@@ -219,7 +219,8 @@ def render(boards: Sequence[Board], format: str = "terminal", console: Console |
     return sheet(heads, lines)
 
 
-def _table(board: Board, boards: Sequence[Board]) -> Table:
+def table(board: Board, boards: Sequence[Board]) -> Table:
+    """One of several boards as text: the label of each row, its seeds, and the metrics of which any row has a value."""
     heads, columns = ["", "n"], [[str(len(row.seeds)) for row in board.rows]]
     marks: dict[str, int] = {}
     empty: dict[str, list[str]] = {}

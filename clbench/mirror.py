@@ -251,7 +251,7 @@ def _tags(result: Result) -> dict[str, str]:
 def _run(client: MlflowClient, result: Result, start: int, results: Path) -> Run:
     """The MLflow run of a folder, created where there is none. A folder that was run anew is a new run."""
     experiment = _experiment(client, result.stream, results)
-    folder = "/".join(result.folder.resolve().parts[-4:])
+    folder = "/".join(Path(str(result.folder)).resolve().parts[-4:])
     identity = {"clbench.folder": folder, "clbench.started": result.meta["started"]}
     if run := _find(client, experiment, identity):
         return run

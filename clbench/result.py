@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ARCHIVE = "runs.zip"
+"""the file of an archive (clbench/archive.py): folders of runs that stand with the sources"""
+
+
 @dataclass(frozen=True)
 class Result:
     """A run's folder."""
 
-    folder: Path
+    folder: Path | zipfile.Path
+    """on the disk, or in an archive"""
     meta: dict[str, Any]
     """meta.json: what was run, with what, where"""
     status: dict[str, Any]
@@ -116,13 +122,13 @@ def trouble(group: Sequence[Result]) -> str:
     return "; ".join(texts)
 
 
-def open_result(folder: str | Path) -> Result:
+def open_result(folder: str | Path | zipfile.Path) -> Result:
     """The run in this folder.
 
     Raises:
         Mistake: it is no run folder, or meta.json or status.json cannot be read.
     """
-    folder = Path(folder)
+    folder = Path(folder) if isinstance(folder, str) else folder
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         status = folder / "status.json"
@@ -134,7 +140,10 @@ def open_result(folder: str | Path) -> Result:
 
 
 def find(root: str | Path) -> list[Result]:
-    """All runs in and beneath a folder, in the order of their paths.
+    """All runs in and beneath a folder, in the order of their paths; those of archives too.
+
+    Beneath `results` the folder `reference` is left out, as what others measured would mix with one's own: it is read
+    where it is named.
 
     Raises:
         Mistake: there is no such folder, or a run's files cannot be read.
@@ -143,14 +152,30 @@ def find(root: str | Path) -> list[Result]:
         raise Mistake(f"There is no folder {root}.")
     results = []
     for folder, inner, files in os.walk(root):
-        inner[:] = sorted(name for name in inner if name != "mlartifacts")
+        inner[:] = sorted(name for name in inner if name not in ("mlartifacts", "reference"))
         if "meta.json" in files:
             results.append(open_result(folder))
             inner.clear()
+        elif ARCHIVE in files:
+            results += map(open_result, _archived(Path(folder, ARCHIVE)))
     return results
 
 
-def read_rows(path: Path) -> list[Row]:
+def _archived(file: Path) -> list[zipfile.Path]:
+    """The folders of runs in an archive.
+
+    Raises:
+        Mistake: it is none.
+    """
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise Mistake(f"{file} is no archive of runs: {error}.") from None
+    ends = sorted(name for name in archive.namelist() if name.endswith("/meta.json"))
+    return [zipfile.Path(archive, name.removesuffix("meta.json")) for name in ends]
+
+
+def read_rows(path: Path | zipfile.Path) -> list[Row]:
     """The rows of a file, without a last line that is still being written; none where there is no file.
 
     Raises:
@@ -191,7 +216,7 @@ def rescore(result: Result) -> list[Row]:
     import numpy as np
 
     folder = result.folder / "predictions"
-    if not (folder / "truth.npz").exists():
+    if isinstance(folder, zipfile.Path) or not (folder / "truth.npz").exists():
         raise Mistake(f"{result.folder} has no predictions: there is no predictions/truth.npz.")
     at = {row.step: row.at for row in reversed(read_rows(result.folder / "rows.csv"))}
     with np.load(folder / "truth.npz", allow_pickle=False) as file:

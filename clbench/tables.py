@@ -1,4 +1,4 @@
-"""A table of text, and how it is written: for a terminal, in Markdown, HTML and LaTeX."""
+"""A table of text, and how it is written: for a terminal, in Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -
 
 
 def write(tables: Sequence[Table], format: str, console: Console | None = None) -> str:
-    """The tables as text in a format: `terminal` (as wide and as colourful as `console`), `md`, `html` or `latex`.
+    """The tables as text in a format: `terminal` (as wide and as colourful as `console`), `md` or `latex`.
 
     Raises:
         Mistake: there is no such format.
     """
     if format == "terminal":
         return terminal(tables, console)
-    writers = {"md": markdown, "html": page, "latex": latex}
+    writers = {"md": markdown, "latex": latex}
     if format not in writers:
         raise unknown("format", format, ["terminal", "csv", *writers])
     return writers[format](tables)
@@ -181,45 +181,6 @@ def markdown(tables: Sequence[Table]) -> str:
         rows = [[_line(cell).replace("|", "\\|") or " " for cell in row] for row in (table.heads, rule, *table.rows)]
         parts += [f"### {table.title}", *table.lines, "\n".join(f"| {' | '.join(row)} |" for row in rows), *table.notes]
     return "\n\n".join(parts) + "\n"
-
-
-def page(tables: Sequence[Table]) -> str:
-    """A whole HTML page that needs nothing else."""
-    from html import escape
-
-    parts = []
-    for table in tables:
-        parts += [f"<h2>{escape(table.title)}</h2>", *(f"<p>{escape(line)}</p>" for line in table.lines), "<table>"]
-        parts.append("<tr>" + "".join(f"<th>{escape(head)}</th>" for head in table.heads) + "</tr>")
-        for row in table.rows:
-            name, *details = map(escape, row[0].split("\n"))
-            label = name + "".join(f"<br><small>{detail}</small>" for detail in details)
-            parts.append(f"<tr><td>{label}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>")
-        parts += ["</table>", *(f"<p><small>{escape(note)}</small></p>" for note in table.notes)]
-    return PAGE.format(title=escape(tables[0].title) if tables else "", body="\n".join(parts))
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .3rem .8rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }}
-th {{ vertical-align: bottom; }}
-th:first-child, td:first-child {{ text-align: left; }}
-td {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
-small {{ color: #666; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def latex(tables: Sequence[Table]) -> str:

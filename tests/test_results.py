@@ -371,15 +371,6 @@ def test_csv_has_the_raw_numbers(boards):
     assert (missing["mean"], missing["note"]) == ("", "no cost/train_flops was measured")
 
 
-def test_html_is_whole_and_escaped(tmp_path):
-    write_seeds(tmp_path, "<er> & co", [0.5])
-    text = results.render(results.leaderboard(results.find(tmp_path)), "html")
-    assert text.startswith("<!doctype html>")
-    assert "<td>&lt;er&gt; &amp; co" in text
-    assert "<er>" not in text
-    assert "http" not in text
-
-
 def test_latex_is_booktabs_and_escaped(tmp_path):
     write_seeds(tmp_path, "lwf_mc", [0.5, 0.6], axes={"memory": 5})
     write_seeds(tmp_path, "er", [0.9, 0.9])
@@ -391,7 +382,7 @@ def test_latex_is_booktabs_and_escaped(tmp_path):
 
 
 def test_no_such_format(boards):
-    with pytest.raises(Mistake, match=r"no format named 'markdown'.*csv, html, latex, md, terminal"):
+    with pytest.raises(Mistake, match=r"no format named 'markdown'.*csv, latex, md, terminal"):
         results.render(boards, "markdown")
 
 

@@ -1,0 +1,135 @@
+"""Runs to keep with the sources: an archive of their folders, and the tables that are made of it.
+
+An archive is `runs.zip`, the folders of runs as they are but for what no table needs: answers, checkpoints, and the
+rows that no summary reads. `clbench leaderboard`, `report`, `compare` and `reproduce` read it like any other folder.
+README.md and table.csv beside it are made of it and of nothing else, so a number that was changed by hand is found.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Sequence
+from itertools import zip_longest
+from math import isclose
+from pathlib import Path
+
+from clbench.configurations import configurations, provenance
+from clbench.errors import Mistake
+from clbench.leaderboard import leaderboard, render
+from clbench.metric import Row
+from clbench.result import ARCHIVE, Result, find, summarise
+
+FILES = ("meta.json", "status.json", "config.yaml", "timings.csv", "rows.csv")
+"""what is kept of a run"""
+
+
+def archive(results: Sequence[Result], target: Path) -> Path:
+    """Write an archive of runs into a folder, in place of one that is there, with its tables.
+
+    Raises:
+        Mistake: there is no run, one is not finished, or nothing can be written there.
+    """
+    unfinished = [str(result.folder) for result in results if result.state == "running"]
+    if not results or unfinished:
+        raise Mistake(f"Not finished: {unfinished[0]}." if unfinished else "There is no run to keep.")
+    groups = configurations(results)
+    kept = frozenset[str]().union(*(needed(group[0].rows()) for group in groups))
+    contents: dict[str, str] = {}
+    for result in (result for group in groups for result in group):
+        folder = f"{result.stream}/{result.strategy}/{result.hash}/seed-{result.seed}"
+        for name in FILES:
+            if (result.folder / name).exists():
+                text = (result.folder / name).read_text(encoding="utf-8")
+                contents[f"{folder}/{name}"] = _of(text, kept) if name == "rows.csv" else text
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(target / ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+            for name in sorted(contents):
+                entry = zipfile.ZipInfo(name)
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                file.writestr(entry, contents[name])
+    except OSError as error:
+        raise Mistake(f"{target} can't be written to: {error.strerror}.") from None
+    write_tables(target)
+    return target / ARCHIVE
+
+
+def needed(rows: Sequence[Row]) -> frozenset[str]:
+    """The metrics without whose rows a summary of these would be another; and since when each exam is taught."""
+    whole = summarise(rows)
+    metrics = {row.metric for row in rows}
+    missed = {
+        metric
+        for metric in metrics
+        if metric.startswith("exam/") or summarise([row for row in rows if row.metric != metric]) != whole
+    }
+    return frozenset(missed if summarise([row for row in rows if row.metric in missed]) == whole else metrics)
+
+
+def _of(rows: str, metrics: frozenset[str]) -> str:
+    """Of the text of a rows.csv the heading and the lines of these metrics."""
+    head, *lines = rows.splitlines(keepends=True)
+    return head + "".join(line for line in lines if line.split(",", 3)[2] in metrics)
+
+
+def archives(root: Path) -> list[Path]:
+    """The folders beneath `root` that hold an archive.
+
+    Raises:
+        Mistake: there is none.
+    """
+    found = sorted(file.parent for file in root.rglob(ARCHIVE))
+    if not found:
+        raise Mistake(f"There is no archive in {root}: clbench archive FOLDER {root}/NAME makes one.")
+    return found
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """What stands beside an archive, file name to text."""
+    results = find(folder)
+    boards = leaderboard(results)
+    facts = "\n".join(f"- {key}: {text}" for key, text in provenance(results).items())
+    parts = [
+        f"# {folder.resolve().name}",
+        "Made from `runs.zip` by `clbench tables`. Not to be changed by hand: the tests make it again and compare.",
+        render(boards, "md").strip(),
+        "## Where these numbers come from",
+        facts,
+    ]
+    return {"README.md": "\n\n".join(parts) + "\n", "table.csv": render(boards, "csv")}
+
+
+def write_tables(folder: Path) -> None:
+    """Make the tables of an archive anew."""
+    for name, text in tables(folder).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def stale(folder: Path) -> list[str]:
+    """Where the tables beside an archive say another thing than the archive: `FILE:LINE: …`, the first of each file."""
+    found = []
+    for name, text in tables(folder).items():
+        path = folder / name
+        if not path.exists():
+            found.append(f"{path} is not there")
+            continue
+        given = path.read_text(encoding="utf-8").split("\n")
+        for number, (there, made) in enumerate(zip_longest(given, text.split("\n"), fillvalue=""), 1):
+            if not _alike(there, made):
+                found.append(f"{path}:{number}: {there}\n  the archive says: {made}")
+                break
+    return found
+
+
+def _alike(line: str, other: str) -> bool:
+    """Whether two lines are equal but for the last bits of numbers, which other versions of scipy may round apart."""
+    if line == other:
+        return True
+    cells, others = (next(csv.reader([text]), []) for text in (line, other))
+    try:
+        return len(cells) == len(others) and all(
+            a == b or isclose(float(a), float(b), rel_tol=1e-9) for a, b in zip(cells, others, strict=True)
+        )
+    except ValueError:
+        return False

@@ -1,0 +1,135 @@
+"""Runs kept with the sources: what is kept gives the same tables, and a table that was changed by hand is found."""
+
+from pathlib import Path
+
+import pytest
+from fake import FORGETS, matrix_rows, write_run
+
+from clbench import archive, results
+from clbench.cli import main
+from clbench.errors import Mistake
+from clbench.metric import Row
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+
+DRIFT = [Row(1, 10 * look, "drift/within", group, 0.1 * look, 5) for look in range(1, 9) for group in ("fc1", "head")]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two strategies over three seeds each; one run diverged."""
+    for seed in range(3):
+        spent = [Row(step, 10 * step, "cost/train_flops", "", 1e9 * step) for step in range(5)]
+        rows = [*matrix_rows([[0.9], [0.5 + seed / 9, 0.9]]), *spent, *DRIFT]
+        write_run(
+            tmp_path / "results", "er", seed, rows=rows, timings=[Row(4, 40, "cost/train_seconds", "", 1.5 + seed)]
+        )
+        write_run(tmp_path / "results", "naive", seed, state="diverged" if seed == 2 else "done", hash="ab" * 6)
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def kept(runs):
+    """An archive of them."""
+    archive.archive(results.find(runs), runs / "reference" / "small")
+    return runs / "reference" / "small"
+
+
+def test_an_archive_gives_the_same_boards(runs, kept):
+    there, stored = results.find(runs), results.find(kept)
+    assert [(r.strategy, r.seed, r.meta, r.status) for r in stored] == [
+        (r.strategy, r.seed, r.meta, r.status) for r in there
+    ]
+    assert [r.summaries() for r in stored] == [r.summaries() for r in there]
+    assert results.leaderboard(stored) == results.leaderboard(there)
+    assert [r.hash for r in results.select(kept, "toy/naive")] == ["ab" * 6] * 3
+
+
+def test_rows_that_no_summary_reads_are_left_out(runs, kept):
+    whole, part = (next(r for r in results.find(root) if r.strategy == "er").rows() for root in (runs, kept))
+    assert part == [row for row in whole if row.metric != "drift/within"]
+    assert {"exam/since", "exam/until", "class/accuracy", "cost/train_seconds"} <= {row.metric for row in part}
+    assert archive.needed(DRIFT) == frozenset()
+
+
+def test_what_only_one_configuration_needs_is_kept_for_all(tmp_path):
+    write_run(tmp_path, "er", rows=matrix_rows(FORGETS))
+    write_run(tmp_path, "lwf", rows=[*matrix_rows(FORGETS), Row(4, 40, "task/accuracy", "e0", 0.9, 100)], hash="cd" * 6)
+    archive.archive(results.find(tmp_path), tmp_path / "kept")
+    er, lwf = results.find(tmp_path / "kept")
+    assert lwf.rows()[:-1] == er.rows()
+    assert lwf.rows()[-1].metric == "task/accuracy"
+
+
+def test_the_reference_is_read_where_it_is_named(runs, kept):
+    assert all(isinstance(result.folder, Path) for result in results.find(runs))
+    assert len(results.find(runs / "reference")) == 6
+
+
+def test_the_same_runs_give_the_same_bytes(runs, kept):
+    before = (kept / "runs.zip").read_bytes()
+    archive.archive(results.find(runs), kept)
+    assert (kept / "runs.zip").read_bytes() == before
+    archive.archive(results.find(kept), kept)
+    assert (kept / "runs.zip").read_bytes() == before
+
+
+def test_what_can_not_be_kept(runs, tmp_path):
+    with pytest.raises(Mistake, match="There is no run to keep"):
+        archive.archive([], tmp_path / "kept")
+    folder = write_run(runs, "er", 7, state="running")
+    with pytest.raises(Mistake, match=f"Not finished: {folder}"):
+        archive.archive(results.find(runs), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "runs.zip").write_text("no zip")
+    with pytest.raises(Mistake, match="is no archive of runs"):
+        results.find(tmp_path / "broken")
+
+
+def test_a_number_changed_by_hand_is_found(kept):
+    assert archive.stale(kept) == []
+    table = kept / "README.md"
+    made = table.read_text()
+    assert "| er | 3 | 75.6 ±" in made
+    table.write_text(made.replace("75.6", "76.6"))
+    [told] = archive.stale(kept)
+    assert told.startswith(f"{table}:")
+    assert "76.6" in told.splitlines()[0]
+    assert "75.6" in told.splitlines()[1]
+    table.write_text(made + "\none more line\n")
+    assert len(archive.stale(kept)) == 1
+    table.unlink()
+    assert archive.stale(kept) == [f"{table} is not there"]
+
+
+def test_last_bits_may_differ_and_no_more(kept):
+    sheet = kept / "table.csv"
+    made = sheet.read_text()
+    [mean] = {line.split(",")[9] for line in made.splitlines() if ",er," in line and ",class/final_accuracy," in line}
+    assert mean in made
+    sheet.write_text(made.replace(mean, repr(float(mean) * (1 + 1e-14))))
+    assert sheet.read_text() != made
+    assert archive.stale(kept) == []
+    sheet.write_text(made.replace(mean, repr(float(mean) + 0.001)))
+    assert len(archive.stale(kept)) == 1
+
+
+def test_the_commands(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs.parent)
+    assert main(["archive", "results", "results/reference/two"]) == 0
+    assert capsys.readouterr().out.startswith("results/reference/two/runs.zip: 6 runs, ")
+    assert main(["tables", "--check"]) == 0
+    Path("results/reference/two/README.md").write_text("nothing")
+    assert main(["tables", "--check"]) == 1
+    assert "results/reference/two/README.md:1: nothing" in capsys.readouterr().out
+    assert main(["tables"]) == 0
+    assert main(["tables", "--check"]) == 0
+    assert main(["leaderboard", "results/reference/two"]) == 0
+    assert main(["tables", "results/toy"]) == 2
+    assert capsys.readouterr().err.startswith("There is no archive in results/toy")
+
+
+@pytest.mark.parametrize("folder", archive.archives(REFERENCE), ids=lambda folder: folder.name)
+def test_the_tables_of_the_project_say_what_its_runs_say(folder):
+    assert archive.stale(folder) == [], "clbench tables makes them anew"
