@@ -62,9 +62,17 @@ class Optimizer:
 
     def step(self) -> None:
         """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
+        self.limit()
+        self.torch.step()
+        self.stepped()
+
+    def limit(self) -> None:
+        """Clip the gradients' norm, where it is limited."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.torch.step()
+
+    def stepped(self) -> None:
+        """A step is done: set the next one's rate."""
         self.done += 1
         if self.factor is not None:
             self._set_rate()

@@ -4,6 +4,7 @@ if __name__ != "clbench.strategies":
     raise ImportError("Import clbench.strategies, not strategies; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "avalanche": "clbench.avalanche:Avalanche",
     "cumulative": "clbench.strategies.baselines:Cumulative",
     "der": "clbench.strategies.distillation:DER",
     "derpp": "clbench.strategies.distillation:DERPP",

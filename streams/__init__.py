@@ -4,6 +4,7 @@ if __name__ != "clbench.streams":
     raise ImportError("Import clbench.streams, not streams; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "avalanche": "clbench.avalanche:Classic",
     "cifar10": "clbench.streams.standard:CIFAR10",
     "cifar100": "clbench.streams.standard:CIFAR100",
     "cifar100_20": "clbench.streams.standard:CIFAR100_20",
