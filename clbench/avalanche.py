@@ -61,11 +61,25 @@ def _theirs(module: str) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The distutils package is deprecated", DeprecationWarning, "GPUtil")
         try:
-            return import_module(f"avalanche.{module}")
+            import avalanche
+
+            return import_module(f"{avalanche.__name__}.{module}")
         except ModuleNotFoundError as error:
             raise Mistake(
                 f"Avalanche can't be imported ({error}). Install it: pip install 'clbench[avalanche]'."
             ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """In here Avalanche does not warn of what it deprecates in itself; other warnings come after it."""
+    with warnings.catch_warnings(record=True) as said:
+        old = r"avalanche\.training\.plugins\.synaptic_intelligence"
+        warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning, old)
+        yield
+    for one in said:
+        if not str(one.message).startswith("Call to deprecated function"):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _made(kind: Any, path: str, options: Mapping[str, Plain], given: Mapping[str, Any]) -> Any:
@@ -89,7 +103,9 @@ def _made(kind: Any, path: str, options: Mapping[str, Plain], given: Mapping[str
     try:
         return kind(**given, **options)
     except (AssertionError, TypeError, ValueError) as error:
-        raise Mistake(f"Avalanche's {kind.__name__} can't be made: {error or type(error).__name__}.") from None
+        raise Mistake(
+            f"Avalanche's {kind.__name__} can't be made: {str(error).rstrip('.') or type(error).__name__}."
+        ) from None
 
 
 def _data_set(data: Data, encode: Encode) -> Any:
@@ -105,7 +121,7 @@ def _data_set(data: Data, encode: Encode) -> Any:
     if known.bit_generator.state == before:
         x, groups = encode(x), {}
     else:
-        drawn = np.random.Generator(np.random.get_bit_generator())
+        drawn = np.random.Generator(np.random.get_bit_generator())  # type: ignore[attr-defined]
         groups = {"train": lambda one: encode(one[None], drawn)[0], "eval": lambda one: encode(one[None])[0]}
     return utils.TaskAwareSupervisedClassificationDataset(
         [torch.utils.data.TensorDataset(x, y)],
@@ -144,16 +160,14 @@ class Avalanche(Strategy):
         self.seen: frozenset[int] = frozenset()
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        theirs, optimizer, shapes = self.theirs, learner.optim, _shapes(learner.model)
+        theirs, optimizer = self.theirs, learner.optim
         assert optimizer is not None, "an experience is learned within a run"
         if theirs.optimizer is not optimizer.torch:
             theirs.optimizer, theirs.optimized_param_id = optimizer.torch, None
-        with self.hooks.counting():
+        with self.hooks.counting(), _quiet():
             theirs.train(self._lesson(learner, experience), eval_streams=[])
         self.seen |= experience.classes
         learner.model.eval()
-        if theirs.model is not learner.model or _shapes(learner.model) != shapes:
-            raise Mistake(f"strategy.name={self.name} changes the layers of the model, which no probe can follow.")
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """What their evaluation loop answers."""
@@ -181,6 +195,7 @@ class Avalanche(Strategy):
             )
         if self.name not in kinds:
             raise unknown("strategy of Avalanche", self.name, kinds)
+        plain = learner.loss_mask == "all" and learner._criterion is Stream.criterion
         kind = kinds[self.name]
         takes = inspect.signature(kind).parameters
         if not {"model", "optimizer"} <= set(takes):
@@ -189,7 +204,7 @@ class Avalanche(Strategy):
             "model": learner.model,
             "feature_extractor": getattr(learner.model, "body", None),
             "optimizer": learner.new_optimizer(1).torch,
-            "criterion": learner.criterion,
+            "criterion": torch.nn.CrossEntropyLoss() if plain else learner.criterion,
             "train_mb_size": learner.batch,
             "train_epochs": learner.epochs,
             "eval_mb_size": learner.eval_batch,
@@ -228,7 +243,7 @@ class Hooks:
     """
 
     def __init__(self, learner: Learner) -> None:
-        self.learner = learner
+        self.learner, self.shapes = learner, _shapes(learner.model)
         self.counter: tuple[ExitStack, Callable[[], int]] | None = None
 
     def into(self, theirs: Any) -> None:
@@ -276,10 +291,13 @@ class Hooks:
             theirs.model = model
 
     def _before_epoch(self, theirs: Any) -> None:
+        if _shapes(theirs.model) != self.shapes:
+            name = type(theirs).__name__
+            raise Mistake(f"strategy.name={name} puts other layers into the model, which no probe can follow.")
+        self.learner.flops.total += self._close()
         self.learner.seed_globals("global")
 
     def _before_iteration(self, theirs: Any) -> None:
-        self.learner.flops.total += self._close()
         trains = "".join("01"[parameter.requires_grad] for parameter in theirs.model.parameters())
         self.cost = self.costs.setdefault((trains, *(part.shape for part in theirs.mbatch)), [])
         if len(self.cost) < 2:
