@@ -102,7 +102,7 @@ def _made(kind: Any, path: str, options: Mapping[str, Plain], given: Mapping[str
         raise Mistake(f"Avalanche's {kind.__name__} needs {', '.join(missing)}: {path}={{{missing[0]}:…}}.")
     try:
         return kind(**given, **options)
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise Mistake(
             f"Avalanche's {kind.__name__} can't be made: {str(error).rstrip('.') or type(error).__name__}."
         ) from None

@@ -5,7 +5,7 @@ import io
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +33,6 @@ from clbench.strategy import Strategy
 from clbench.streams.incremental import ClassIncremental, Permuted
 from clbench.streams.toy import Toy
 from clbench.testing import check_strategy, check_stream
-from clbench.transform import ImageTransform
 
 installed = pytest.mark.skipif(find_spec("avalanche") is None, reason="avalanche-lib is not installed")
 
@@ -177,8 +176,7 @@ def test_what_replay_and_projection_cost_is_counted():
     replay = spent(Avalanche("Replay", {"mem_size": 16}))
     assert replay == stream + 2 * 3 * 16 * a_sample  # memory comes in with each batch of the second lesson
     gem = spent(Avalanche("GEM", {"patterns_per_exp": 10, "memory_strength": 0.5}))
-    products = gem - stream - 2 * 3 * 10 * a_sample  # its gradient at each step of the second lesson
-    assert products == 2 * 3 * 2 * 64 or products == 0  # G g: counted where the counter knows matrix times vector
+    assert gem == stream + 2 * 3 * 10 * a_sample  # the gradient of memory, at each step of the second lesson
 
 
 @installed
@@ -310,8 +308,8 @@ def test_options_are_typed_and_come_back_as_they_were():
 
 @installed
 def test_replay_of_theirs_reaches_what_ours_does(tmp_path):
-    """Within the 95 % interval of the difference of the means (Welch) on the digits, in the house's recipe; their memory
-    is another one (balanced over experiences) and is drawn from otherwise."""
+    """Within the 95 % interval of the difference of the means (Welch) on digits, in the house's recipe. Their memory
+    is balanced over experiences, ours is a reservoir."""
     options = {"epochs": 10, "batch": 32, "lr": 0.1, "eval_batch": 512}
     found = []
     for strategy in (ER(memory_size=100), Avalanche("Replay", {"mem_size": 100})):
