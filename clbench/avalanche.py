@@ -94,6 +94,8 @@ def _made(kind: Any, path: str, options: Mapping[str, Plain], given: Mapping[str
         if name not in SET and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     for name in options:
+        if not takes:
+            raise Mistake(f"Avalanche's {kind.__name__} takes no options: {path} has '{name}'.")
         if name not in takes:
             raise unknown(f"option of Avalanche's {kind.__name__}", name, takes)
     missing = [name for name, parameter in takes.items() if parameter.default is parameter.empty]
@@ -305,7 +307,7 @@ class Hooks:
 
     def _before_update(self, theirs: Any) -> None:
         assert self.learner.optim is not None
-        self.learner.optim.limit()
+        self.learner.optim.prepare()
 
     def _after_iteration(self, theirs: Any) -> None:
         if self.counter is not None:

@@ -35,7 +35,7 @@ examples:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     words = sys.argv[1:] if words is None else list(words)
-    if words[:1] in (["run"], ["validate"]):
+    if words[:1] in (["run"], ["validate"], ["manifest"]):
         words.sort(key=lambda word: word.startswith("-"))
     given = _parser().parse_args(words)
     try:
@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("words", nargs="*", metavar="path=value", help=settings)
 
+    manifest = command(
+        "manifest", _manifest, "digests of what a stream teaches and asks, to compare with another machine"
+    )
+    manifest.add_argument("words", nargs="*", metavar="path=value", help="stream, its options, recipe and seed")
+    manifest.add_argument("--json", action="store_true", help="print one JSON object a stream and seed")
+
     listing = command("list", _list, "list what there is")
     listing.add_argument("kind", nargs="?", help="streams, strategies, metrics, models or data; all when left out")
 
@@ -114,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     against.add_argument("b", help="likewise")
     against.add_argument("--results", type=Path, default=Path("results"))
     against.add_argument("--metric", action="append", help="repeat for more")
+
+    beside = command("against", _against, "a run against a reference: joint, cumulative or i.i.d. training")
+    beside.add_argument("run", help="a strategy, stream/strategy, a hash, or a folder")
+    beside.add_argument("reference", help="likewise; on the same network and exams")
+    beside.add_argument("--results", type=Path, default=Path("results"))
+    beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
+    beside.add_argument("--format", choices=["terminal", "md", "html", "latex"], default="terminal")
 
     sync = command("sync", _sync, "bring MLflow up to the results; a second time changes nothing")
     sync.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -203,6 +216,24 @@ def _validate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _manifest(given: argparse.Namespace) -> int:
+    from clbench import config
+
+    for word in given.words:
+        root = word.partition("=")[0].partition(".")[0]
+        if root in config.GROUPS and root not in ("stream", "recipe", "seed", "config"):
+            raise Mistake(
+                f"'{word}': a manifest is of a stream; beside it and its options only recipe and seed matter."
+            )
+    plans, _ = config.plans(given.words)
+    from clbench import show
+
+    for plan in plans:
+        plan.stream.open(plan.seed)
+        show.manifest(plan.stream, {"stream": plan.values["stream"], "seed": plan.seed}, given.json)
+    return 0
+
+
 def _list(given: argparse.Namespace) -> int:
     from clbench import show
 
@@ -252,11 +283,15 @@ def _leaderboard(given: argparse.Namespace) -> int:
 
     for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
         if file:
-            try:
-                draw(found).savefig(file, dpi=150)
-            except (OSError, ValueError) as error:
-                raise Mistake(f"--{option} {file} can't be written: {error}.") from None
+            _draw(option, file, draw(found))
     return 0
+
+
+def _draw(option: str, file: Path, figure: Any) -> None:
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"--{option} {file} can't be written: {error}.") from None
 
 
 def _compare(given: argparse.Namespace) -> int:
@@ -264,6 +299,18 @@ def _compare(given: argparse.Namespace) -> int:
 
     a, b = (results.select(given.results, spec) for spec in (given.a, given.b))
     print(results.render_comparison(results.compare(a, b, given.metric or results.DEFAULT)), end="")
+    return 0
+
+
+def _against(given: argparse.Namespace) -> int:
+    from clbench import reference, results, tables
+
+    run, other = (results.select(given.results, spec) for spec in (given.run, given.reference))
+    print(tables.write(reference.against(run, other), given.format), end="")
+    if given.figure:
+        from clbench.figures import accumulation
+
+        _draw("figure", given.figure, accumulation(run, other))
     return 0
 
 

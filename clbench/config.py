@@ -57,7 +57,7 @@ class Preset:
     model: str | None = None
     """only with this model; None: with any"""
     when: Values = field(default_factory=dict)
-    """only where these options of the strategy have these values"""
+    """only where these options of the strategy have these values; `base`: only around this strategy, by its name"""
 
 
 @dataclass
@@ -429,7 +429,7 @@ class _Resolver:
                     continue
                 if preset.model not in (None, self.choice("model")):
                     continue
-                defaults = {f.name: default_of(thing, f) for f in fields(thing)}
+                defaults = {f.name: _named(default_of(thing, f)) for f in fields(thing)}
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
                     fitting.append((f"preset: {preset.source}", values))
@@ -545,6 +545,11 @@ def name_of(kind: str, thing: Any) -> str:
         if type(thing) in (entry, type(entry)):
             return name
     return ROOTS[kind]
+
+
+def _named(value: Any) -> Any:
+    """A default as a preset's `when` states it: a strategy by its name, other values as they are."""
+    return name_of("strategy", value) if is_dataclass(value) else value
 
 
 def _kind_of(hint: Any) -> str | None:

@@ -168,12 +168,13 @@ class Learner:
 
     # What a strategy calls.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits, B x classes, float32."""
+    def __call__(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Logits, B x classes, float32; of another model (a teacher) where one is given."""
+        model = model or self.model
         if self.precision == "float32":
-            return self.model(x)
+            return model(x)
         with torch.autocast(self.where.type, getattr(torch, self.precision)):
-            return self.model(x).float()
+            return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
         """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
@@ -268,6 +269,12 @@ class Learner:
 
     def passes(self, epochs: int | None = None) -> Iterator[int]:
         """Count epochs (null: `epochs`), going on where an interrupted run stopped."""
+        passes = self._passes(epochs)
+        for outer in reversed(self._stack):
+            passes = outer.around_passes(self, passes)
+        return passes
+
+    def _passes(self, epochs: int | None) -> Iterator[int]:
         call, first = self._calls, 0
         self._calls += 1
         if self._saved is not None:
@@ -296,7 +303,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        stream = _generator(batches)
+        stream, ordinary = _generator(batches), optimizer is self.optim
         for outer in reversed(self._stack):
             stream, loss = outer.around_batches(self, stream), outer.around_loss(self, loss)
             adjust, optimizer = outer.around_adjust(self, adjust), outer.around_optimizer(self, optimizer)
@@ -304,7 +311,7 @@ class Learner:
         before = self.model.training
         self.train(True)
         trains, flops, kept = self._trains(loss), self.flops, None
-        due = self._next_look(optimizer) if optimizer is self.optim else -1
+        due = self._next_look(optimizer) if ordinary else -1
         losses: list[Tensor] = []
         with self._watched() as watch:
             while (batch := following(stream, kept)) is not None:
@@ -339,16 +346,16 @@ class Learner:
         if not self.watchers:
             yield lambda batch: None
             return
-        first: list[Tensor] = []
+        at, first = -1, torch.empty(0)
 
         def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
-            if torch.is_grad_enabled() and not first:
-                first.append(logits.detach())
+            nonlocal at, first
+            if torch.is_grad_enabled() and at != self.step:
+                at, first = self.step, logits.detach()
 
         def tell(batch: Batch) -> None:
             for watch in self.watchers:
-                watch(batch, first[0])
-            first.clear()
+                watch(batch, first)
 
         hook = self.model.register_forward_hook(keep)
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,23 @@ class Value(NamedTuple):
     note: str = ""
 
 
+class Undefined(Exception):
+    """There is no number; the text says why."""
+
+
+def undefined(reason: str) -> NoReturn:
+    """Ends a formula with the reason why it has no number."""
+    raise Undefined(reason)
+
+
+def valued(compute: Callable[[], float]) -> Value:
+    """What a formula comes to, or why it has no number."""
+    try:
+        return Value(float(compute()))
+    except Undefined as reason:
+        return Value(None, str(reason))
+
+
 @dataclass
 class Look:
     """What a probe may look at. It changes nothing, and leaves the model in evaluation mode."""
@@ -58,6 +75,8 @@ class Look:
     """what was answered in this look: read-out, then exam, then labels; written beside the rows"""
     when: str | int = "experience"
     """the entry of the probe's `when` that this look is for"""
+    taught: Mapping[int, int] = field(default_factory=dict)
+    """how many experiences taught each label so far"""
 
 
 @dataclass
@@ -67,6 +86,8 @@ class Probe:
     when: ClassVar[tuple[str | int, ...]] = ("experience",)
     """`experience`: before the first and after each; `epoch`: after each pass over an experience; a number: so many
     times an experience, evenly over its steps, the last time after the last one"""
+    version: ClassVar[int] = 1
+    """raised when a row of the same name means something else than before"""
     repeats: ClassVar[bool] = True
     """whether a second run gives the same rows; what does not (seconds) is kept apart"""
 
@@ -96,3 +117,7 @@ class Summary:
     """`higher`, `lower`, or empty where neither is better"""
     title: str = ""
     """the column's heading"""
+    example: str = ""
+    """the arithmetic that it comes to on the matrix R of docs/metrics.md; that page shows what it is computed to be"""
+    remark: str = ""
+    """what a reader must know beside the formula"""

@@ -1,8 +1,9 @@
-"""What was run, read back: one result, the runs of a configuration, leaderboards, comparisons."""
+"""What was run, read back: one result, the runs of a configuration, leaderboards, comparisons, references."""
 
 from clbench.comparison import Comparison, Difference, compare, render_comparison
 from clbench.configurations import configurations, differences, select
 from clbench.leaderboard import DEFAULT, Board, Cell, Standing, leaderboard, render
+from clbench.reference import against
 from clbench.result import Result, find, frame, open_result, rescore, summarise
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Difference",
     "Result",
     "Standing",
+    "against",
     "compare",
     "configurations",
     "differences",

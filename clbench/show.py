@@ -17,6 +17,7 @@ from clbench.errors import Mistake, unknown
 
 if TYPE_CHECKING:
     from clbench.config import Preset
+    from clbench.stream import Stream
     from clbench.sweep import Event, Task
 
 LISTED = {heading: kind for kind, heading in catalogue.KINDS.items()}
@@ -194,6 +195,22 @@ class Lines(Display):
     def places(self, results: Path, uri: str, behind: str | None) -> None:
         if behind:
             print(behind, file=sys.stderr)
+
+
+def manifest(stream: Stream, of: Mapping[str, Any], as_json: bool) -> None:
+    """Print the digests of an opened stream: a line for each experience and exam and one for the whole, or all as
+    JSON."""
+    from clbench.stream import manifest
+
+    found = manifest(stream)
+    if as_json:
+        print(json.dumps({**of, "version": stream.version, **found}))
+        return
+    for experience in found["experiences"]:
+        print(f"{experience['sha256']}  experience {experience['index']}, {experience['samples']} samples")
+    for exam in found["exams"]:
+        print(f"{exam['sha256']}  exam {exam['name']}, {exam['samples']} samples")
+    print(f"{found['sha256']}  {', '.join(f'{name} {value}' for name, value in of.items())}, whole")
 
 
 # Entries.

@@ -71,8 +71,9 @@ class Around(Strategy):
     """A strategy around another: what it does not override is the base's.
 
     Weights move only in `learner.fit`. Within `learner.within(self)`, `fit` passes each of its arguments through
-    `around_batches`, `around_loss`, `around_adjust` and `around_optimizer`, of the innermost wrapper first; whatever an
-    outer strategy does to its base's training, it does there.
+    `around_batches`, `around_loss`, `around_adjust` and `around_optimizer`, of the innermost wrapper first, and
+    `passes` what it counts through `around_passes`; whatever an outer strategy does to its base's training, it does
+    there.
     """
 
     base: Strategy = field(default_factory=Strategy)
@@ -103,6 +104,10 @@ class Around(Strategy):
     def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
         """Who steps, likewise."""
         return optimizer
+
+    def around_passes(self, learner: Learner, passes: Iterator[int]) -> Iterator[int]:
+        """The epochs of a loop, likewise."""
+        return passes
 
 
 def layers(strategy: Strategy) -> Iterator[Strategy]:

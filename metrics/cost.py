@@ -22,13 +22,15 @@ STATUS = Path("/proc/self/status")
 
 @dataclass
 class Cost(Probe):
-    """What a second run repeats: floating-point operations of training so far (matrix products and convolutions,
-    forward and backward, replay included), of predicting one sample, parameters, and bytes kept of the past.
+    """What a second run repeats: samples that the stream gave so far, each pass counted; floating-point operations of
+    training so far (matrix products and convolutions, forward and backward, replay included), of predicting one sample;
+    parameters; bytes kept of the past.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
         learner, strategy = look.learner, look.strategy
         costs: dict[str, int | None] = {
+            "samples": sum(look.syllabus.sizes[: look.step]) * learner.epochs,
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
             "parameters_trainable": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),

@@ -672,6 +672,25 @@ def test_watchers_are_told_of_each_step_before_the_weights_move():
     assert not learner.model._forward_hooks
 
 
+def test_watchers_are_not_told_of_passes_between_two_steps():
+    class Between(Strategy):
+        def batches(self, learner, experience):
+            for batch in learner.batches(experience.train):
+                yield batch
+                if learner.step < 3:
+                    learner.fit(learner.batches(experience.train), self.loss, optimizer=learner.new_optimizer(1))
+
+        def adjust(self, learner):
+            learner(torch.zeros(1, 1, 4, 4)).sum()
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
+    teach(learner, Between(), [lesson(images([0, 1, 2, 3] * 2))])
+    assert len(told) == learner.step > 2
+    assert all(told)
+
+
 def test_watchers_are_told_of_the_first_forward_pass_of_a_step():
     class Twice(Strategy):
         def loss(self, learner, batch):
