@@ -17,9 +17,9 @@ from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
 from clbench.memory import Memory
-from clbench.modules import only
+from clbench.modules import only, resting
 from clbench.optimizer import Optimizer, constant, cosine, multistep
-from clbench.strategy import Adjust, Around, Loss
+from clbench.strategy import Adjust, Around, Loss, check
 from clbench.stream import Experience, Syllabus
 from clbench.transform import Transform
 from clbench.types import Count, NonNegative, Positive
@@ -235,9 +235,9 @@ class Learner:
         with torch.autocast(self.where.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
             return self.model.body(x).float()  # type: ignore[operator]
 
-    def encode(self, raw: Tensor) -> Tensor:
-        """Network input for samples as they are stored, without augmentation."""
-        return self._transform(raw)
+    def encode(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
+        """Network input for samples as they are stored; with `rng`, augmented as in training."""
+        return self._transform(raw, rng)
 
     def steps(self, samples: int, epochs: int | None = None) -> int:
         """Optimiser steps that so many samples take in so many epochs (null: `epochs`)."""
@@ -376,6 +376,30 @@ class Learner:
         if len(bad):
             raise Diverged(steps[int(bad[0])], float(values[bad[0]]))
 
+    def stepped(self, loss: Tensor) -> None:
+        """What `fit` does after a step, for a loop that is not ours: count it, and look where a look is due.
+
+        Args:
+            loss: of the step that was taken with `optim`; one number.
+        """
+        assert self.optim is not None, "a step needs an optimiser: it is taken within a run"
+        self.optim.stepped()
+        self.step += 1
+        self._unchecked.append((self.step, loss.detach().reshape(())))
+        if self._due(self.optim):
+            self._look(self.optim)
+
+    def passed(self) -> None:
+        """What `fit` does at its end, likewise.
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
+        losses = [loss for _, loss in self._unchecked]
+        if losses:
+            self._check()
+            self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
     def train(self, mode: bool) -> None:
         """Training or evaluation mode, but for the modules that `only` keeps in evaluation mode."""
         self.model.train(mode)
@@ -384,7 +408,12 @@ class Learner:
 
     @contextmanager
     def within(self, outer: Around) -> Iterator[None]:
-        """Each `fit` in here passes its arguments through `outer`, after those within it."""
+        """Each `fit` in here passes its arguments through `outer`, after those within it.
+
+        Raises:
+            Mistake: what `outer` is put around never calls `fit`.
+        """
+        check(outer)
         self._stack.append(outer)
         try:
             yield
@@ -465,12 +494,14 @@ class Learner:
         return min((optimizer.first + step for step in after if step <= steps), default=-1)
 
     def _look(self, optimizer: Optimizer) -> None:
-        done, steps = optimizer.done - optimizer.first, optimizer.steps
-        self.model.eval()
-        for n in self._counts:
-            if done * n // steps > (done - 1) * n // steps:
+        with resting(self.model):
+            for n in self._due(optimizer):
                 self._call_look(n)
-        self.train(True)
+
+    def _due(self, optimizer: Optimizer) -> list[int]:
+        """Which looks are due after the step that an optimiser has just done."""
+        done, steps = optimizer.done - optimizer.first, optimizer.steps
+        return [n for n in self._counts if done <= steps and done * n // steps > (done - 1) * n // steps]
 
     def seed_globals(self, purpose: str) -> None:
         """Seed the generators that belong to nobody (torch's, numpy's, Python's), as `rng` is seeded."""

@@ -63,11 +63,19 @@ class Optimizer:
 
     def step(self) -> None:
         """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
+        self.prepare()
+        self.torch.step()
+        self.stepped()
+
+    def prepare(self) -> None:
+        """Before the parameters move: clip the gradients' norm, give momentum to what begins to train."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         if self.has_momentum and 0 < len(self.torch.state) < len(self.parameters):
             self._begin_momenta()
-        self.torch.step()
+
+    def stepped(self) -> None:
+        """A step is done: set the next one's rate."""
         self.done += 1
         if self.factor is not None:
             self._set_rate()

@@ -53,10 +53,10 @@ def check(plan: Plan) -> None:
     Raises:
         Mistake: it could not; why.
     """
-    from clbench.strategy import needs
+    from clbench import strategy
     from clbench.transform import Transform
 
-    missing = sorted(needs(plan.strategy) - plan.stream.offers)
+    missing = sorted(strategy.needs(plan.strategy) - plan.stream.offers)
     if missing:
         raise Mistake(
             f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
@@ -66,7 +66,9 @@ def check(plan: Plan) -> None:
     stream.open(plan.seed)
     learner, syllabus = copy(plan.learner), stream.syllabus()
     learner.open(plan.model, syllabus, Transform(), stream.criterion, plan.seed)
-    plan.budget.around(deepcopy(plan.strategy)).start(learner, syllabus)
+    whole = plan.budget.around(deepcopy(plan.strategy))
+    strategy.check(whole)
+    whole.start(learner, syllabus)
 
 
 def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Task]:

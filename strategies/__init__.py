@@ -6,6 +6,7 @@ if __name__ != "clbench.strategies":
 CATALOGUE: dict[str, object] = {
     "agem": "clbench.strategies.agem:AGEM",
     "agem_r": "clbench.strategies.agem:AGEMR",
+    "avalanche": "clbench.avalanche:Avalanche",
     "bic": "clbench.strategies.bic:BiC",
     "continual_backprop": "clbench.strategies.plasticity:ContinualBackprop",
     "cumulative": "clbench.strategies.baselines:Cumulative",

@@ -4,6 +4,7 @@ if __name__ != "clbench.streams":
     raise ImportError("Import clbench.streams, not streams; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "avalanche": "clbench.avalanche:Classic",
     "blurry_cifar10": "clbench.streams.standard:BLURRY_CIFAR10",
     "blurry_cifar100": "clbench.streams.standard:BLURRY_CIFAR100",
     "blurry_mnist": "clbench.streams.standard:BLURRY_MNIST",
