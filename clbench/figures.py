@@ -18,6 +18,7 @@ from clbench.result import Result
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -369,6 +370,7 @@ def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure
     """
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     from clbench.accumulation import by_frequency, curve
     from clbench.reference import pairs
@@ -398,8 +400,10 @@ def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure
         middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
         by.errorbar(lows, middle, half, color=colour, marker=MARKS[number % len(MARKS)], capsize=3, linewidth=1)
     over.axhline(100, color="0.6", linestyle="--", linewidth=1)
-    over.set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, None))
-    by.set(xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 100))
+    over.set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, 1.1 * _extent(over)[1]))
+    by.set(xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 102))
+    by.xaxis.set_major_formatter(FuncFormatter(lambda share, place: f"{share:.2g}"))
+    by.xaxis.set_minor_formatter(FuncFormatter(lambda share, place: f"{share:.2g}" if f"{share:e}"[0] in "25" else ""))
     for axes in (over, by):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -439,12 +443,22 @@ def plasticity(results: Sequence[Result]) -> Figure:
             axes.plot(steps, middle, color=colour, label=label(group[0], settings), marker="o", markersize=3)
             axes.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="experiences learned", ylabel=title)
+        low, high = _extent(axes)
+        margin = 0.3 * (high - low) or 1
+        axes.set(xlabel="experiences learned", ylabel=title, ylim=(max(low - margin, 0), high + margin))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
     lines, names = axes.get_legend_handles_labels()
     figure.legend(lines, names, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def _extent(axes: Axes) -> tuple[float, float]:
+    """The least and the largest value of what is drawn as lines. Bands of few seeds may go far beyond."""
+    import numpy as np
+
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    return float(values.min()), float(values.max())
 
 
 def _plastic(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
