@@ -350,11 +350,11 @@ class Learner:
 
         def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
             nonlocal at, first
-            if torch.is_grad_enabled() and at != self.step:
+            if module.training and torch.is_grad_enabled() and at != self.step:
                 at, first = self.step, logits.detach()
 
         def tell(batch: Batch) -> None:
-            for watch in self.watchers:
+            for watch in self.watchers if at == self.step else ():
                 watch(batch, first)
 
         hook = self.model.register_forward_hook(keep)

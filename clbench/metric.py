@@ -96,9 +96,9 @@ class Probe:
 
     def watch(self, batch: Batch, logits: Tensor) -> None:
         """Called in `Learner.fit` at each step, before the weights move, where a probe overrides it: the batch, and the
-        logits of the step's first forward pass in training. The stream's samples are the first `len(batch.raw)`;
-        where `batch.index` is None and the batch is not joined to one of the stream, they are memory's. It must not
-        wait for a device.
+        logits of the step's first forward pass in training; not at a step that never asks the whole model, as one on
+        features alone. The stream's samples are the first `len(batch.raw)`; where `batch.index` is None and the batch
+        is not joined to one of the stream, they are memory's. It must not wait for a device.
         """
 
 

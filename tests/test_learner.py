@@ -702,3 +702,32 @@ def test_watchers_are_told_of_the_first_forward_pass_of_a_step():
     learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
     teach(learner, Twice(), [lesson(images([0, 1, 2, 3]))])
     assert told == [True]
+
+
+def test_watchers_are_not_told_of_steps_that_do_not_ask_the_model():
+    class Head(Strategy):
+        def loss(self, learner, batch):
+            if learner.step % 2:
+                return super().loss(learner, batch)
+            return learner.criterion(learner.model.head(learner.features(batch.x)), batch.y)
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append((learner.step, torch.equal(logits, learner.model(batch.x))))]
+    teach(learner, Head(), [lesson(images([0, 1, 2, 3] * 4))])
+    assert told == [(1, True), (3, True)]
+
+
+def test_watchers_are_not_told_of_what_is_asked_for_its_price():
+    class Dear(Strategy):
+        def loss(self, learner, batch):
+            if len(batch.x) > 1:
+                learner.flops.table.clear()
+                learner.price(learner.blank(1), self.loss)
+            return super().loss(learner, batch)
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
+    teach(learner, Dear(), [lesson(images([0, 1, 2, 3]))])
+    assert told == [True]
