@@ -155,14 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     pair.add_argument("--results", type=Path, default=Path("results"))
     pair.add_argument("--metric", action="append", help="repeat for more")
     pair.add_argument("--holm", action="store_true", help="correct each p for there being so many")
-    pair.add_argument("--format", choices=["terminal", "md", "csv", "html", "latex"], default="terminal")
+    pair.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
-    beside = command("against", _against, "a run against a reference: joint, cumulative or i.i.d. training")
+    beside = command("reference", _reference, "a run against a reference: joint, cumulative or i.i.d. training")
     beside.add_argument("run", help="a strategy, stream/strategy, a hash, or a folder")
     beside.add_argument("reference", help="likewise; on the same network and exams")
     beside.add_argument("--results", type=Path, default=Path("results"))
     beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
-    beside.add_argument("--format", choices=["terminal", "md", "html", "latex"], default="terminal")
+    beside.add_argument("--format", choices=["terminal", "md", "latex"], default="terminal")
 
     report = command(
         "report", _report, "write one page of a folder of results: tables, figures, where each row comes from"
@@ -428,7 +428,7 @@ def _compare(given: argparse.Namespace) -> int:
     return 0
 
 
-def _against(given: argparse.Namespace) -> int:
+def _reference(given: argparse.Namespace) -> int:
     from clbench import reference, results, tables
 
     run, other = (results.select(given.results, spec) for spec in (given.run, given.reference))

@@ -154,7 +154,7 @@ def folder(tmp_path):
 
 
 def test_the_command_holds_one_against_the_other(folder, capsys):
-    assert main(["against", "naive", "joint", "--results", str(folder), "--format", "md"]) == 0
+    assert main(["reference", "naive", "joint", "--results", str(folder), "--format", "md"]) == 0
     out = capsys.readouterr().out
     assert "### toy/naive against toy/joint" in out
     assert "paired by seed, over 3" in out
@@ -168,7 +168,7 @@ def test_the_command_holds_one_against_the_other(folder, capsys):
 
 def test_what_is_no_reference_is_refused(folder, capsys):
     other = write_run(folder / "more", "er", 0, hash="aaaaaaaaaaaa", rows=matrix_rows(FORGETS))
-    assert main(["against", "naive", str(other.parent), "--results", str(folder)]) == 2
+    assert main(["reference", "naive", str(other.parent), "--results", str(folder)]) == 2
     assert "A reference sits the same exams" in capsys.readouterr().err
     with pytest.raises(Mistake, match="no seed to pair by: 0-2 and 9"):
         results.against(
@@ -192,7 +192,7 @@ def test_the_figure_has_a_curve_with_a_band_and_accuracy_by_frequency(folder, tm
     assert len(over.collections) == 1
     assert by.lines[0].get_ydata().tolist() == pytest.approx([81.0, 100.0])
     file = tmp_path / "accumulation.svg"
-    assert main(["against", "naive", "joint", "--results", str(folder), "--figure", str(file)]) == 0
+    assert main(["reference", "naive", "joint", "--results", str(folder), "--figure", str(file)]) == 0
     assert file.stat().st_size > 1000
     with pytest.raises(Mistake, match="no knowledge accumulation against this reference: the reference saw"):
         draw(

@@ -557,7 +557,7 @@ def test_a_damaged_data_set_names_the_file(clbench, home):
 
 
 def test_a_plug_in_is_listed_shown_and_run(clbench, theirs):
-    assert "  theirs      Fine-tuning on half of the loss.\n" in clbench("list strategies").out
+    assert re.search(r"^  theirs +Fine-tuning on half of the loss\.$", clbench("list strategies").out, re.MULTILINE)
     assert "of the loss" in clbench("show theirs").out
     done = clbench(f"{TOY} strategy=theirs strategy.share=0.25")
     assert (done.status, done.err) == (0, "")

@@ -414,7 +414,7 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
-PROBES = "cost, drift, exams, loss, restoration, timing"
+PROBES = "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, restoration, timing"
 SETTINGS = (
     "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "
     "tuned, workers"
