@@ -414,7 +414,10 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
-PROBES = "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, restoration, timing"
+PROBES = (
+    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, restoration, "
+    "timing"
+)
 SETTINGS = (
     "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "
     "tuned, workers"
