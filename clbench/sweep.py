@@ -22,14 +22,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.config import Plan, to_text
+from clbench.config import Options, Plan, to_text
 from clbench.errors import Busy, Mistake
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
     from clbench.strategy import whole_stream
 
     axes = {p.partition(".")[2]: v for p, v in plan.values.items() if p.endswith("memory_size")}
+    elsewhere = {option.name for option in fields(Options)}
     return {
         "format": 1,
         "stream": plan.values["stream"],
@@ -108,7 +109,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
         "preset": plan.preset(),
         "whole_stream": whole_stream(plan.strategy),
         "config": {path: to_text(value) for path, value in plan.values.items()},
-        "command": " ".join(words),
+        "command": " ".join(word for word in words if word.partition("=")[0] not in elsewhere),
         "data": checksums,
         "versions": {**plan.versions(), **{name: version(name) for name in ("clbench", "torch", "numpy")}},
         "python": platform.python_version(),
