@@ -13,9 +13,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clbench.errors import Busy, Mistake, unknown
+
+if TYPE_CHECKING:
+    from clbench.config import Options
+    from clbench.show import Display
+    from clbench.sweep import Task
 
 FIRST = ["stream=digits", "strategy=naive,er,kfpf,joint", "seed=range(6)"]
 """what `clbench run` does when it is told nothing"""
@@ -28,6 +33,7 @@ examples:
   clbench run                                            compare four strategies on real digits, over 6 seeds
   clbench run stream=cifar100 strategy=er,derpp 'seed=range(3)'
   clbench run stream=folder stream.data=~/photos strategy=er
+  clbench tune stream=digits strategy=er learner.lr=0.03,0.1,0.3
   clbench leaderboard                                    every table, from the files
   clbench report                                         one page of tables and figures: results/report.html
   clbench show derpp                                     its paper, options and presets
@@ -37,8 +43,11 @@ examples:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     words = sys.argv[1:] if words is None else list(words)
-    if words[:1] in (["run"], ["validate"]):
+    if words[:1] in (["run"], ["validate"], ["manifest"]):
         words.sort(key=lambda word: word.startswith("-"))
+    if words[:1] == ["tune"]:
+        end = words.index("--judge") if "--judge" in words else len(words)
+        words[1:end] = sorted(words[1:end], key=lambda word: word.startswith("-") or "=" not in word)
     given = _parser().parse_args(words)
     try:
         return given.do(given) or 0
@@ -83,6 +92,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("words", nargs="*", metavar="path=value", help=settings)
 
+    tune = command("tune", _tune, "choose options by what is held out of training, never by an exam")
+    tune.add_argument("words", nargs="*", metavar="path=value", help="what is swept over is tuned: learner.lr=0.01,0.1")
+    tune.add_argument(
+        "--protocol",
+        default="whole",
+        help="whole (the default): the whole stream; first: its first experience, or first=N of them; transfer: as "
+        "whole, and judged on another stream",
+    )
+    tune.add_argument("--metric", default="class/final_accuracy", help="a summary to select on (clbench list metrics)")
+    tune.add_argument("--draws", type=int, metavar="N", help="try N random points of the grid, not all")
+    tune.add_argument(
+        "--to", type=Path, metavar="FILE", help="where the choice is written; in results/tuned if left out"
+    )
+    tune.add_argument(
+        "--judge",
+        nargs="*",
+        metavar="path=value",
+        help="then run what was chosen, on exams; stands last, with the stream (transfer) and the seeds (range(6))",
+    )
+
+    manifest = command(
+        "manifest", _manifest, "digests of what a stream teaches and asks, to compare with another machine"
+    )
+    manifest.add_argument("words", nargs="*", metavar="path=value", help="stream, its options, recipe and seed")
+    manifest.add_argument("--json", action="store_true", help="print one JSON object a stream and seed")
+
     listing = command("list", _list, "list what there is")
     listing.add_argument("kind", nargs="?", help="streams, strategies, metrics, models or data; all when left out")
 
@@ -105,17 +140,29 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--stream", help="of this stream only")
     board.add_argument("--metric", action="append", help="a column; repeat for more (clbench list metrics)")
     board.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+    board.add_argument("--ranks", action="store_true", help="mean ranks over several streams instead, with uncertainty")
     board.add_argument(
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
     )
     board.add_argument("--cost", type=Path, help="also draw final accuracy against training compute into this file")
     board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
-    against = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
-    against.add_argument("a", help="a strategy, stream/strategy, a hash, or a folder")
-    against.add_argument("b", help="likewise")
-    against.add_argument("--results", type=Path, default=Path("results"))
-    against.add_argument("--metric", action="append", help="repeat for more")
+    pair = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
+    pair.add_argument("names", nargs="*", metavar="NAME", help="two: a strategy, stream/strategy, a hash, or a folder")
+    pair.add_argument(
+        "--against", metavar="NAME", help="all that was run under its protocol, or NAMEs, against this one"
+    )
+    pair.add_argument("--results", type=Path, default=Path("results"))
+    pair.add_argument("--metric", action="append", help="repeat for more")
+    pair.add_argument("--holm", action="store_true", help="correct each p for there being so many")
+    pair.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
+
+    beside = command("reference", _reference, "a run against a reference: joint, cumulative or i.i.d. training")
+    beside.add_argument("run", help="a strategy, stream/strategy, a hash, or a folder")
+    beside.add_argument("reference", help="likewise; on the same network and exams")
+    beside.add_argument("--results", type=Path, default=Path("results"))
+    beside.add_argument("--figure", type=Path, help="also draw knowledge accumulation into this file")
+    beside.add_argument("--format", choices=["terminal", "md", "latex"], default="terminal")
 
     report = command(
         "report", _report, "write one page of a folder of results: tables, figures, where each row comes from"
@@ -178,12 +225,19 @@ def _run(given: argparse.Namespace) -> int:
     results = Path(chosen.results).expanduser()
     work = sweep.tasks(plans, results, words)
     _writable(results)
+    display = show.Lines(work) if given.json else show.display(work)
+    return _teach(work, chosen, display, given.again)
+
+
+def _teach(work: Sequence[Task], chosen: Options, display: Display, again: bool = False, table: bool = True) -> int:
+    """Do the runs, and say what happens; returns the exit status."""
+    from clbench import sweep
     from clbench.mirror import Mirror
 
+    results = Path(chosen.results).expanduser()
     mirror = None
     if chosen.mlflow != "off":
         mirror = Mirror(results, "" if chosen.mlflow == "local" else chosen.mlflow)
-    display = show.Lines(work) if given.json else show.display(work)
     ends = {}
 
     def tell(event: dict[str, Any]) -> None:
@@ -201,14 +255,51 @@ def _run(given: argparse.Namespace) -> int:
         )
     with display:
         if chosen.workers > 1:
-            sweep.shared(work, chosen.workers, chosen.checkpoint, given.again, tell)
+            sweep.shared(work, chosen.workers, chosen.checkpoint, again, tell)
         else:
-            sweep.in_turn(work, chosen.checkpoint, given.again, tell)
-    display.table()
+            sweep.in_turn(work, chosen.checkpoint, again, tell)
+    if table:
+        display.table()
     behind = mirror.close(wait=30.0) if mirror else None
     display.places(results, mirror.uri if mirror else "", behind)
     states = {event["status"] for event in ends.values()}
     return next((status for state, status in STATUS.items() if state in states), 0)
+
+
+def _tune(given: argparse.Namespace) -> int:
+    from clbench import tuning
+
+    search, chosen = tuning.search(given.words, given.protocol, given.metric, given.draws)
+    results = Path(chosen.results).expanduser()
+    file = given.to or tuning.usual_place(search, results)
+    points = None if given.judge is None else tuning.judging(search, given.judge, str(file))
+    if given.protocol == "transfer" and not given.judge:
+        raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
+    from clbench import config, show, sweep
+    from clbench.configurations import ranges
+    from clbench.result import open_result
+
+    work = sweep.tasks(search.plans, results, given.words)
+    _writable(results)
+    status = _teach(work, chosen, show.display(work), table=False)
+    done = [open_result(task.folder) for task in work if (task.folder / "meta.json").exists()]
+    if len(done) < len(work):
+        return status
+    outcome = tuning.outcome(search, done)
+    print(f"\n{tuning.render(outcome)}", end="")
+    if outcome.chosen is None:
+        print("No candidate has a mean, so none is chosen.")
+        return status
+    tuning.save(outcome, file)
+    print(f"The choice is in {file}:\n\n{tuning.preset(outcome)}")
+    if points is None:
+        print(f"To judge it on exams: {tuning.command(search, file)}")
+        return 0
+    plans = [config.resolve(point) for point in points]
+    if both := sorted({plan.seed for plan in plans} & set(search.seeds)):
+        print(f"Seeds that were tuned with are judged with, too: {ranges(both)}.")
+    work = sweep.tasks(plans, results, given.judge)
+    return _teach(work, chosen, show.display(work))
 
 
 def _writable(folder: Path) -> None:
@@ -234,6 +325,24 @@ def _validate(given: argparse.Namespace) -> int:
     for task in work:
         print(task.folder)
     print(f"{len(work)} run{'s' if len(work) > 1 else ''} can start.")
+    return 0
+
+
+def _manifest(given: argparse.Namespace) -> int:
+    from clbench import config
+
+    for word in given.words:
+        root = word.partition("=")[0].partition(".")[0]
+        if root in config.GROUPS and root not in ("stream", "recipe", "seed", "config"):
+            raise Mistake(
+                f"'{word}': a manifest is of a stream; beside it and its options only recipe and seed matter."
+            )
+    plans, _ = config.plans(given.words)
+    from clbench import show
+
+    for plan in plans:
+        plan.stream.open(plan.seed)
+        show.manifest(plan.stream, {"stream": plan.values["stream"], "seed": plan.seed}, given.json)
     return 0
 
 
@@ -280,24 +389,54 @@ def _leaderboard(given: argparse.Namespace) -> int:
                 f"run in {given.folder} of a stream", given.stream, {r.stream for r in results.find(given.folder)}
             )
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
+    if given.ranks:
+        print(results.render_ranking(results.rank(found, given.rank_by), given.format), end="")
+        return 0
     boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
     print(results.render(boards, given.format), end="")
     from clbench import figures
 
     for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
         if file:
-            try:
-                draw(found).savefig(file, dpi=150)
-            except (OSError, ValueError) as error:
-                raise Mistake(f"--{option} {file} can't be written: {error}.") from None
+            _draw(option, file, draw(found))
     return 0
+
+
+def _draw(option: str, file: Path, figure: Any) -> None:
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"--{option} {file} can't be written: {error}.") from None
 
 
 def _compare(given: argparse.Namespace) -> int:
     from clbench import results
 
-    a, b = (results.select(given.results, spec) for spec in (given.a, given.b))
-    print(results.render_comparison(results.compare(a, b, given.metric or results.DEFAULT)), end="")
+    if given.against:
+        reference = results.select(given.results, given.against)
+        named = [run for name in given.names for run in results.select(given.results, name)]
+        there = named or results.find(given.results)
+        for metric in given.metric or results.DEFAULT[:1]:
+            found = results.paired(there, reference, metric, given.holm)
+            print(results.render_paired(found, given.format), end="")
+        return 0
+    if len(given.names) != 2:
+        raise Mistake("clbench compare takes two names, or --against one: clbench compare er naive.")
+    a, b = (results.select(given.results, spec) for spec in given.names)
+    comparison = results.compare(a, b, given.metric or results.DEFAULT, given.holm)
+    print(results.render_comparison(comparison, given.format), end="")
+    return 0
+
+
+def _reference(given: argparse.Namespace) -> int:
+    from clbench import reference, results, tables
+
+    run, other = (results.select(given.results, spec) for spec in (given.run, given.reference))
+    print(tables.write(reference.against(run, other), given.format), end="")
+    if given.figure:
+        from clbench.figures import accumulation
+
+        _draw("figure", given.figure, accumulation(run, other))
     return 0
 
 

@@ -42,6 +42,9 @@ class Difference(NamedTuple):
     """two-sided, of the sign-flip test"""
     effect: float | None
     """Cohen's d_z; None where the differences do not vary"""
+    detectable: float | None
+    """the mean difference that these seeds, with this spread, would show at p <= .05 with 80 % probability; None where
+    no claim is possible"""
     n: int
     """seeds"""
     note: str = ""
@@ -68,8 +71,10 @@ class Comparison:
     """what a reader must know before claiming anything"""
 
 
-def compare(a: Sequence[Result], b: Sequence[Result], metrics: Iterable[str] = DEFAULT) -> Comparison:
-    """a - b over the seeds that both have.
+def compare(
+    a: Sequence[Result], b: Sequence[Result], metrics: Iterable[str] = DEFAULT, holm: bool = False
+) -> Comparison:
+    """a - b over the seeds that both have; with `holm`, each p corrected for there being so many metrics.
 
     Raises:
         Mistake: a side is not one configuration, both are the same one, their protocols differ, they share no seed, or
@@ -93,9 +98,18 @@ def compare(a: Sequence[Result], b: Sequence[Result], metrics: Iterable[str] = D
     values = [[result.summaries(columns) for result in group] for group in paired]
     reason = "; ".join(f"{name}: {trouble(group)}" for name, group in zip(names, paired, strict=True) if trouble(group))
     found = {id: _difference([[value[id] for value in side] for side in values], reason) for id in columns}
-    return Comparison(
-        names[0], names[1], one.protocol, shared, columns, found, _notes(names, groups, shared, len(columns))
-    )
+    if holm:
+        found = dict(zip(found, corrected(list(found.values())), strict=True))
+    notes = [*_notes(names, groups, shared), *claims(len(shared), list(found.values()), holm)]
+    return Comparison(names[0], names[1], one.protocol, shared, columns, found, notes)
+
+
+def corrected(found: list[Difference]) -> list[Difference]:
+    """The same with p corrected by Holm's procedure over those that have one."""
+    from clbench.statistics import holm
+
+    ps = iter(holm([difference.p for difference in found if difference.p is not None]))
+    return [difference if difference.p is None else difference._replace(p=next(ps)) for difference in found]
 
 
 def _one(side: Sequence[Result]) -> list[Result]:
@@ -107,20 +121,19 @@ def _one(side: Sequence[Result]) -> list[Result]:
 
 
 def _difference(sides: list[list[Value]], reason: str) -> Difference:
-    from clbench.statistics import effect_size, mean_interval, sign_flip
+    from clbench.statistics import detectable, effect_size, mean_interval, sign_flip
 
     n = len(sides[0])
     missing = dict.fromkeys(value.note for side in sides for value in side if value.number is None)
     if missing:
-        return Difference(None, None, None, None, None, None, n, reason or "; ".join(missing))
+        return Difference(None, None, None, None, None, None, None, n, reason or "; ".join(missing))
     a, b = ([value.number for value in side if value.number is not None] for side in sides)
     paired = [x - y for x, y in zip(a, b, strict=True)]
-    return Difference(sum(a) / n, sum(b) / n, *mean_interval(paired), sign_flip(paired), effect_size(paired), n)
+    told = sign_flip(paired), effect_size(paired), detectable(paired)
+    return Difference(sum(a) / n, sum(b) / n, *mean_interval(paired), *told, n)
 
 
-def _notes(names: list[str], groups: list[list[Result]], shared: list[int], tests: int) -> list[str]:
-    from clbench.statistics import ENOUGH, smallest_p
-
+def _notes(names: list[str], groups: list[list[Result]], shared: list[int]) -> list[str]:
     notes = []
     for name, group in zip(names, groups, strict=True):
         alone = [seed for seed in seeds(group) if seed not in shared]
@@ -129,13 +142,29 @@ def _notes(names: list[str], groups: list[list[Result]], shared: list[int], test
     if any(group[0].preset for group in groups):
         sources = (f"{name}: {group[0].preset or 'not said'}" for name, group in zip(names, groups, strict=True))
         notes.append(f"Options are from: {'; '.join(sources)}.")
-    n = len(shared)
+    return notes
+
+
+def claims(n: int, found: list[Difference], holm: bool) -> list[str]:
+    """What n seeds allow one to claim, with so many tests."""
+    from clbench.statistics import ENOUGH, smallest_p
+
+    tests, notes = sum(difference.p is not None for difference in found), []
     if n < ENOUGH:
-        p = f"{smallest_p(n):.3g}".removeprefix("0")
         count = "1 seed" if n == 1 else f"{n} seeds"
-        notes.append(f"With {count} no difference can be claimed: the smallest p is {p}; {ENOUGH} seeds are needed.")
+        p = f"{smallest_p(n):.3g}".removeprefix("0")
+        return [f"With {count} no difference can be claimed: the smallest p is {p}; {ENOUGH} seeds are needed."]
+    if any(difference.detectable is not None for difference in found):
+        notes.append(
+            f"80 % power: the difference that {n} seeds with this spread show at p ≤ .05 with that probability."
+        )
+    if holm:
+        notes.append(f"p: corrected by Holm's procedure for there being {tests}.")
+        if tests and tests * smallest_p(n) > 0.05:
+            enough = next(m for m in range(n, 99) if tests * smallest_p(m) <= 0.05)
+            notes.append(f"Corrected for {tests}, {n} seeds can't bring the first p to .05; {enough} seeds can.")
     elif tests > 1:
-        notes.append(f"Each p stands for itself: none is corrected for there being {tests} of them.")
+        notes.append(f"Each p stands for itself: none is corrected for there being {tests} of them (--holm).")
     return notes
 
 
@@ -147,23 +176,28 @@ def render_comparison(comparison: Comparison, format: str = "terminal", console:
     """
     if format == "csv":
         lines = [(id, comparison.metrics[id].version, *found) for id, found in comparison.differences.items()]
-        return sheet("metric,version,a,b,difference,half_width,p,d_z,n,note", lines)
+        return sheet("metric,version,a,b,difference,half_width,p,d_z,detectable,n,note", lines)
     a, b = (name.partition(" (")[0] for name in (comparison.a, comparison.b))
-    heads = ["", *((a, b) if a != b else ("first", "second")), "difference", "p", "d_z"]
+    heads = ["", *((a, b) if a != b else ("first", "second")), "difference", "p", "d_z", "80 % power"]
     rows = []
     marks: dict[str, int] = {}
     for id, found in comparison.differences.items():
         metric = comparison.metrics[id]
-        numbers = ((found.a, None), (found.b, None), (found.mean, found.half_width))
+        numbers = ((found.a, None), (found.b, None), (found.mean, found.half_width), (found.detectable, None))
         unit, texts = quantities([None if mean is None else (mean, half) for mean, half in numbers], metric.unit)
         if found.note:
-            texts[-1] += mark(marks, found.note)
-        effect = NOTHING if found.effect is None else f"{found.effect:.2f}"
-        rows.append([heading(metric, unit), *texts, _shown_p(found.p), effect])
+            texts[2] += mark(marks, found.note)
+        rows.append([heading(metric, unit), *texts[:3], shown_p(found.p), shown_effect(found.effect), texts[3]])
     notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)] + comparison.notes
     about = [*protocol_lines(comparison.protocol), f"paired by seed: {ranges(comparison.seeds)}"]
     return write([Table(f"{comparison.a} against {comparison.b}", about, heads, rows, notes)], format, console)
 
 
-def _shown_p(p: float | None) -> str:
+def shown_effect(effect: float | None) -> str:
+    """Cohen's d_z as text."""
+    return NOTHING if effect is None else f"{effect:.2f}"
+
+
+def shown_p(p: float | None) -> str:
+    """A p as text: .031."""
     return NOTHING if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

@@ -2,8 +2,8 @@
 
 `group=name` chooses from a catalogue, wherever a field has a catalogued type; `dotted.path=value` sets a field. The
 grammar is Hydra's, and values are typed by the fields. Layers, lowest first: class defaults < the catalogue entry's
-own values < recipe < presets, innermost strategy first < command line. Names resolve through catalogues only: a config
-can't run code.
+own values < recipe < presets, innermost strategy first < what `clbench tune` chose < command line. Names resolve
+through catalogues only: a config can't run code.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Preset:
     values: Values
     """`strategy.` stands for wherever the strategy stands"""
     source: str
-    """a paper, `tuned here` (by which protocol), or untuned"""
+    """a paper, `tuned here` (by which protocol: clbench/tuning.py), or untuned"""
     recipe: str = "house"
     model: str | None = None
     """only with this model; None: with any"""
     when: Values = field(default_factory=dict)
-    """only where these options of the strategy have these values"""
+    """only where these options of the strategy have these values; `base`: only around this strategy, by its name"""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Options:
 
 
 ROOTS = {"stream": "digits", "strategy": "naive", "model": "mlp"}
-RUN = ("seed", "recipe", "probes", "config")
+RUN = ("seed", "recipe", "probes", "config", "first", "tuned")
 PROBES = ("exams", "cost", "timing", "loss", "drift")
 UNCHOSEN = {"learner": "learner.lr=0.03, learner.epochs=5, …", "budget": "budget.flops=1e13 or budget.naive=1.1"}
 """what has options and no catalogue, and how these are written"""
@@ -266,8 +266,8 @@ def to_text(value: Any) -> str:
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The values of a `config.yaml`, path to value.
+def read(path: Path, word: str = "config") -> dict[str, Any]:
+    """The values of a `config.yaml`, or of another file of that form, path to value; `word` is what names it.
 
     Raises:
         Mistake: there is no such file, a line is not `path: value`, or it is more than one run.
@@ -276,7 +276,7 @@ def read(path: Path) -> dict[str, Any]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Mistake(f"config={path} can't be read: {reason}.") from None
+        raise Mistake(f"{word}={path} can't be read: {reason}.") from None
     words = []
     for number, line in enumerate(lines, 1):
         content = _COMMENT.sub(r"\1", line).strip()
@@ -290,8 +290,8 @@ def read(path: Path) -> dict[str, Any]:
         points, options = parse(words)
     except Mistake as mistake:
         raise Mistake(f"{path}: {mistake}") from None
-    if options or "config" in points[0]:
-        raise Mistake(f"{path}: {[*options, 'config'][0]} is no part of a run; it stands in the command alone.")
+    if apart := [*options, *({"config", "tuned"} & points[0].keys())]:
+        raise Mistake(f"{path}: {apart[0]} is no part of a run; it stands in the command alone.")
     if len(points) > 1:
         raise Mistake(f"{path} is more than one run; sweeps stand in the command: seed=range(5).")
     return points[0]
@@ -350,9 +350,27 @@ def resolve(point: Values) -> Plan:
         source, rest = f"config {point['config']}", {k: v for k, v in point.items() if k != "config"}
         if "recipe" in rest:
             raise Mistake("config=FILE takes every value as it stands; a recipe can't be laid over it.")
+        if "tuned" in rest:
+            raise Mistake("config=FILE takes every value as it stands; tuned=FILE can't be laid under it.")
         check_names([_split_choices(stated)])
         return _Resolver([(source, stated), ("command line", rest)], whole=True).plan()
-    return _Resolver([("command line", point)]).plan()
+    rest = {k: v for k, v in point.items() if k != "tuned"}
+    return _Resolver([*(_tuned(str(point["tuned"]), rest) if "tuned" in point else []), ("command line", rest)]).plan()
+
+
+def _tuned(file: str, given: Values) -> list[tuple[str, Values]]:
+    """What `clbench tune` wrote, as layers: what was set while tuning, and what was chosen."""
+    stated = read(Path(file).expanduser(), "tuned")
+    source, over = stated.pop("source", None), stated.pop("over", None)
+    if not isinstance(source, str) or not isinstance(over, list) or not stated.keys() >= set(over):
+        raise Mistake(f"tuned={file} is not as clbench tune writes it: source, over, and values. Else: config={file}.")
+    stated = _split_choices(stated)
+    check_names([stated])
+    for path, name in stated.items():
+        if re.fullmatch(r"strategy(\.base)*", path) and given.get(path, name) != name:
+            raise Mistake(f"tuned={file} is for {path}={name}, not for {path}={to_text(given[path])}.")
+    chosen = {path: stated.pop(path) for path in over}
+    return [(f"tuned {file}", stated), (f"preset: {source}", chosen)]
 
 
 def _split_choices(point: Values) -> dict[str, Any]:
@@ -429,7 +447,7 @@ class _Resolver:
                     continue
                 if preset.model not in (None, self.choice("model")):
                     continue
-                defaults = {f.name: default_of(thing, f) for f in fields(thing)}
+                defaults = {f.name: _named(default_of(thing, f)) for f in fields(thing)}
                 if all(self.look(f"{path}.{k}", defaults.get(k))[0] == v for k, v in preset.when.items()):
                     values = {re.sub(r"^strategy\b", path, k): v for k, v in preset.values.items()}
                     fitting.append((f"preset: {preset.source}", values))
@@ -440,6 +458,7 @@ class _Resolver:
             path, default = f"{path}.base", default_of(thing, base)
 
     def plan(self) -> Plan:
+        from clbench.beginning import Beginning
         from clbench.budget import Budget
         from clbench.learner import Learner
 
@@ -458,6 +477,10 @@ class _Resolver:
         seed, source = self.look("seed", 0)
         seed = _typed("seed", seed, Natural)
         self.note("seed", seed, source)
+        first, source = self.look("first", None)
+        if first is not None:
+            stream = Beginning(stream, _typed("first", first, Count))
+            self.note("first", first, source)
         self._check_paths()
         return Plan(stream, strategy, model, learner, budget, probes, seed, self.values, self.sources)
 
@@ -545,6 +568,11 @@ def name_of(kind: str, thing: Any) -> str:
         if type(thing) in (entry, type(entry)):
             return name
     return ROOTS[kind]
+
+
+def _named(value: Any) -> Any:
+    """A default as a preset's `when` states it: a strategy by its name, other values as they are."""
+    return name_of("strategy", value) if is_dataclass(value) else value
 
 
 def _kind_of(hint: Any) -> str | None:

@@ -134,3 +134,13 @@ class Data:
             raise ValueError("Viewed and plain data can't be joined")
         views = [p.view if isinstance(p.view, Tensor) else torch.full_like(p.index, p.view or 0) for p in parts]
         return Data(first.source, index, view=torch.cat(views))
+
+    @staticmethod
+    def copied(parts: Sequence[Data]) -> Data:
+        """The samples of all parts, in order, in a source of their own, on the device of the first part; parts may come
+        from different sources.
+        """
+        device = parts[0].index.device
+        gathered = [part.gather(torch.arange(len(part), device=part.index.device)) for part in parts]
+        x, y = (torch.cat([t.to(device) for t in tensors]) for tensors in zip(*gathered, strict=True))
+        return Data(Source(x, y), torch.arange(len(y), device=device))

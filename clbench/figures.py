@@ -1,4 +1,6 @@
-"""Figures from rows: accuracy as the stream goes by, its matrix, what it cost; what moved, and what mattered."""
+"""Figures from rows: accuracy as the stream goes by, its matrix, what it cost; what moved, and what mattered; what was
+taken for what; what came of a long stream, and whether more can.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from clbench.configurations import configurations, differences, label
 from clbench.errors import Mistake
-from clbench.metric import Row
+from clbench.metric import Row, Undefined
 from clbench.result import Result
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -35,6 +38,13 @@ SWAPS = {
     "loss": ("reverse: what this group alone breaks", COLOURS[1]),
 }
 """what was swapped for each measure of restoration, and its colour"""
+PLASTIC = {
+    "online/accuracy": ("online accuracy, %", 100),
+    "plasticity/dormant": ("dormant units, %", 100),
+    "plasticity/effective_rank": ("effective rank", 1),
+    "plasticity/weight_norm": ("norm of all weights", 1),
+}
+"""what a figure of plasticity shows, and the factor by which it is shown"""
 
 
 def taught_accuracy(result: Result) -> tuple[np.ndarray, np.ndarray]:
@@ -318,6 +328,151 @@ def _restored(rows: Sequence[Row], readout: str) -> dict[tuple[str, str], float]
         if group == f"restoration/{readout}" and row.value is not None:
             found.setdefault((name, row.subject), []).append(100 * row.value)
     return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def confusion_map(rows: Sequence[Row]) -> Figure | None:
+    """A figure of which experience's classes were answered to what each experience taught, at the end: a line for each
+    experience that was asked about, a column for each that was answered; None where there are no such rows.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    found = [(row.subject.split(">"), row.value) for row in rows if row.metric == "confusion/share" and row.subject]
+    if not found:
+        return None
+    places = sorted({int(asked) for (asked, _), _ in found})
+    cells = np.full((len(places), len(places)), np.nan)
+    for (asked, given), value in found:
+        cells[places.index(int(asked)), places.index(int(given))] = np.nan if value is None else value
+    size = len(places)
+    figure = Figure(figsize=(min(3 + 0.5 * size, 12), min(2 + 0.45 * size, 11)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, label="share of the answers")
+    if size <= 12:
+        for (line, column), value in np.ndenumerate(cells):
+            colour = "black" if value > 0.6 else "white"
+            axes.text(column, line, f"{value:.2f}", color=colour, ha="center", va="center", fontsize=8)
+    every = max(1, size // 25)
+    axes.set_xticks(range(0, size, every), [str(place) for place in places[::every]])
+    axes.set_yticks(range(0, size, every), [str(place) for place in places[::every]])
+    axes.set(xlabel="experience that taught the answer", ylabel="experience that taught the sample")
+    axes.set_title("Confusion of experiences", fontsize=10)
+    return figure
+
+
+def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure:
+    """Knowledge accumulation of configurations against one reference: KA(t) over the stream, and final accuracy by how
+    often a class was taught, where classes come again. Means over seeds, bands and bars: 95 % intervals.
+
+    Raises:
+        Mistake: a run and the reference share no seed, network or exams, or KA is undefined, for the reason given.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    from clbench.accumulation import by_frequency, curve
+    from clbench.reference import pairs
+    from clbench.statistics import mean_interval
+
+    groups = configurations(runs)
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    over, by = figure.subplots(1, 2)
+    for number, (group, settings) in enumerate(zip(groups, differences(groups), strict=True)):
+        found = pairs(group, references)
+        name, colour = label(group[0], settings), COLOURS[number % len(COLOURS)]
+        try:
+            curves = [curve(*pair) for pair in found]
+        except Undefined as reason:
+            raise Mistake(f"{name} has no knowledge accumulation against this reference: {reason}.") from None
+        steps = [step for step in curves[0].steps if all(step in one.steps for one in curves)]
+        ends = [mean_interval([100 * one.ka[one.steps.index(step)] for one in curves]) for step in steps]
+        middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
+        over.plot(steps, middle, color=colour, linewidth=1.5, label=name)
+        over.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
+        try:
+            bins = [{one.low: one.accuracy for one in by_frequency(rows)} for rows, _ in found]
+        except Undefined:
+            continue
+        lows = sorted({low for each in bins for low in each})
+        ends = [mean_interval([100 * each[low] for each in bins if low in each]) for low in lows]
+        middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
+        by.errorbar(lows, middle, half, color=colour, marker=MARKS[number % len(MARKS)], capsize=3, linewidth=1)
+    over.axhline(100, color="0.6", linestyle="--", linewidth=1)
+    over.set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, 1.1 * _extent(over)[1]))
+    by.set(xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 102))
+    by.xaxis.set_major_formatter(FuncFormatter(lambda share, place: f"{share:.2g}"))
+    by.xaxis.set_minor_formatter(FuncFormatter(lambda share, place: f"{share:.2g}" if f"{share:e}"[0] in "25" else ""))
+    for axes in (over, by):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    over.legend(frameon=False, fontsize=9)
+    figure.suptitle(f"{groups[0][0].stream} against {references[0].stream}/{references[0].strategy}", fontsize=10)
+    return figure
+
+
+def plasticity(results: Sequence[Result]) -> Figure:
+    """Whether the network can still learn, after each experience: online accuracy, dormant units, the effective rank of
+    the features, the norm of all weights; of the rows that there are. Means over seeds, bands: 95 % intervals.
+
+    Raises:
+        Mistake: the runs are not of one protocol, none is done, or none has such rows.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from clbench.statistics import mean_interval
+
+    groups = _comparable(results)
+    found = [[_plastic(result.rows()) for result in group] for group in groups]
+    shown = [metric for metric in PLASTIC if any(metric in each for group in found for each in group)]
+    if not shown:
+        raise Mistake("There is nothing to draw: no run was looked at by the probes online and plasticity.")
+    figure = Figure(figsize=(3.2 * len(shown) + 1, 3.2), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        title, factor = PLASTIC[metric]
+        for number, (group, settings, series) in enumerate(zip(groups, differences(groups), found, strict=True)):
+            if not all(metric in each for each in series):
+                continue
+            steps = sorted(set.intersection(*(set(each[metric]) for each in series)))
+            ends = [mean_interval([factor * each[metric][step] for each in series]) for step in steps]
+            middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).reshape(-1, 2).T
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(steps, middle, color=colour, label=label(group[0], settings), marker="o", markersize=3)
+            axes.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = _extent(axes)
+        margin = 0.3 * (high - low) or 1
+        axes.set(xlabel="experiences learned", ylabel=title, ylim=(max(low - margin, 0), high + margin))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    lines, names = axes.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _extent(axes: Axes) -> tuple[float, float]:
+    """The least and the largest value of what is drawn as lines. Bands of few seeds may go far beyond."""
+    import numpy as np
+
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    return float(values.min()), float(values.max())
+
+
+def _plastic(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Each measure of plasticity by step; norms of groups as that of all weights."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row.value is None or row.metric not in PLASTIC:
+            continue
+        if row.metric == "plasticity/weight_norm":
+            there = found.setdefault(row.metric, {})
+            there[row.step] = (there.get(row.step, 0.0) ** 2 + row.value**2) ** 0.5
+        elif not row.subject:
+            found.setdefault(row.metric, {})[row.step] = row.value
+    return found
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -47,6 +47,21 @@ class Cell(NamedTuple):
     """why there is no mean"""
 
 
+class Rates(NamedTuple):
+    """How a configuration's ranked mean varies with the learning rate, all else equal."""
+
+    lowest: float
+    """rate"""
+    highest: float
+    """rate"""
+    worst: float | None
+    """mean at the worst of the rates between them that were run; None: at one of them there is no mean"""
+    best: float | None
+    """likewise"""
+    n: int
+    """how many rates"""
+
+
 @dataclass(frozen=True)
 class Standing:
     """One configuration on a board."""
@@ -61,6 +76,8 @@ class Standing:
     trouble: str
     """which seeds are not done; there is no mean then"""
     cells: dict[str, Cell]
+    rates: Rates | None = None
+    """at the best of several rates that were run of the same configuration: what the others come to"""
 
 
 @dataclass(frozen=True)
@@ -84,22 +101,42 @@ def leaderboard(
         Mistake: there is no such summary.
     """
     columns = summaries(dict.fromkeys((rank_by, *metrics)))
+    return [_board(board, columns) for board in by_protocol(results)]
+
+
+def by_protocol(results: Iterable[Result]) -> list[list[Result]]:
+    """Results that may be ranked together: streams by name, in each the larger boards first, those on validation shares
+    behind those on test data.
+    """
     boards: dict[str, list[Result]] = {}
     for result in results:
         boards.setdefault(json.dumps(result.protocol, sort_keys=True), []).append(result)
-    order = sorted(boards, key=lambda key: (boards[key][0].stream, -len(boards[key]), key))
-    return [_board(boards[key], columns) for key in order]
+
+    def place(key: str) -> tuple[str, bool, int, str]:
+        first = boards[key][0]
+        return first.stream, on_validation(first.protocol), -len(boards[key]), key
+
+    return [boards[key] for key in sorted(boards, key=place)]
+
+
+def on_validation(protocol: dict[str, Any]) -> bool:
+    """Whether exams were made of validation shares: to choose by, not to judge by."""
+    return protocol.get("exams") == "validation"
 
 
 def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
     from clbench.statistics import ENOUGH
 
     groups = configurations(results)
-    rows = []
-    for group, settings in zip(groups, differences(groups), strict=True):
-        one, cells = group[0], _cells(group, metrics)
-        rows.append(Standing(one.strategy, one.hash, settings, one.preset, seeds(group), trouble(group), cells))
     ranked = next(iter(metrics.values()))
+    found = [means(group, metrics) for group in groups]
+    rates = _rates(groups, [cells[ranked.id].mean for cells in found], ranked.better)
+    rows = []
+    for index, (group, settings) in enumerate(zip(groups, differences(groups), strict=True)):
+        one, more = group[0], rates.get(index)
+        rows.append(
+            Standing(one.strategy, one.hash, settings, one.preset, seeds(group), trouble(group), found[index], more)
+        )
 
     def place(row: Standing) -> tuple[bool, float]:
         mean = row.cells[ranked.id].mean
@@ -113,10 +150,32 @@ def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
         notes.append(f"Not all rows have the same seeds: {unusual}; the others {ranges(usual)}.")
     if len(rows) > 1 and min(len(row.seeds) for row in rows) < ENOUGH:
         notes.append(f"With fewer than {ENOUGH} seeds no difference between two rows can be claimed.")
+    if on_validation(results[0].protocol):
+        notes.append("Exams are validation shares: to choose options by, not to judge strategies by.")
     return Board(results[0].protocol, metrics, rows, notes)
 
 
-def _cells(group: list[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
+def _rates(groups: list[list[Result]], found: list[float | None], better: str) -> dict[int, Rates]:
+    """For each configuration that was run at several rates, by the index of the best one."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for index, (one, *_) in enumerate(groups):
+        rest = {path: value for path, value in one.config.items() if path not in ("learner.lr", "seed")}
+        if "learner.lr" in one.config:
+            alike.setdefault((one.strategy, *sorted(rest.items()), repr(one.meta.get("versions"))), []).append(index)
+    rates = {}
+    for same in alike.values():
+        if len({groups[index][0].config["learner.lr"] for index in same}) > 1:
+            tried = sorted(float(groups[index][0].config["learner.lr"]) for index in same)
+            there = {index: mean for index in same if (mean := found[index]) is not None}
+            low, high = (min(there.values()), max(there.values())) if len(there) == len(same) else (None, None)
+            worst, best = (high, low) if better == "lower" else (low, high)
+            pick = min if better == "lower" else max
+            at = pick(there, key=lambda index: there[index]) if there else same[0]
+            rates[at] = Rates(tried[0], tried[-1], worst, best, len(tried))
+    return rates
+
+
+def means(group: Sequence[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
     """A mean for each metric, or the reason why there is none: one seed without a value is enough for that."""
     from clbench.statistics import mean_interval
 
@@ -177,17 +236,32 @@ def table(board: Board, boards: Sequence[Board]) -> Table:
         heads.append(heading(metric, unit))
         columns.append(texts)
     labels = []
+    sources = {row.preset or "source not said" for row in board.rows}
     for row in board.rows:
-        told = len({other.preset for other in board.rows}) > 1
-        name = row.strategy + (mark(marks, f"options: {row.preset or 'source not said'}") if told else "")
-        labels.append("\n".join(filter(None, (name, shown_settings(row.settings), row.trouble))))
+        name = row.strategy + (mark(marks, f"options: {row.preset or 'source not said'}") if len(sources) > 1 else "")
+        labels.append(
+            "\n".join(filter(None, (name, shown_settings(row.settings), _shown(row.rates, board), row.trouble)))
+        )
     notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)]
+    if len(sources) == 1 and not sources <= {"untuned", "source not said"}:
+        notes.append(f"Options: {sources.pop()}.")
     notes += [f"Left out, as no row has a value: {', '.join(titles)} ({reason})." for reason, titles in empty.items()]
     notes += board.notes
     if board is boards[-1]:
         notes.append("n: seeds; means over seeds ± 95 % intervals by Student's t.")
     rows = [list(row) for row in zip(labels, *columns, strict=True)]
     return Table(board.protocol.get("stream", ""), _protocol(board, boards), heads, rows, notes)
+
+
+def _shown(rates: Rates | None, board: Board) -> str:
+    """Rate 0.03–0.3: 18.2–24.1."""
+    if rates is None:
+        return ""
+    span = f"rate {rates.lowest:g}–{rates.highest:g}"
+    if rates.worst is None or rates.best is None:
+        return f"{span}: not every one has a mean"
+    _, texts = quantities([(rates.worst, None), (rates.best, None)], next(iter(board.metrics.values())).unit)
+    return f"{span}: {'–'.join(texts)}"
 
 
 def _protocol(board: Board, boards: Sequence[Board]) -> list[str]:

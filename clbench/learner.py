@@ -17,9 +17,9 @@ from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
 from clbench.memory import Memory
-from clbench.modules import only
+from clbench.modules import only, resting
 from clbench.optimizer import Optimizer, constant, cosine, multistep
-from clbench.strategy import Adjust, Around, Loss
+from clbench.strategy import Adjust, Around, Loss, check
 from clbench.stream import Experience, Syllabus
 from clbench.transform import Transform
 from clbench.types import Count, NonNegative, Positive
@@ -142,6 +142,7 @@ class Learner:
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
         self.look_at((), lambda count: None)
+        self.watchers: Sequence[Callable[[Batch, Tensor], None]] = ()
 
     def check(self) -> None:
         """Whether the options go together.
@@ -167,12 +168,13 @@ class Learner:
 
     # What a strategy calls.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits, B x classes, float32."""
+    def __call__(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Logits, B x classes, float32; of another model (a teacher) where one is given."""
+        model = model or self.model
         if self.precision == "float32":
-            return self.model(x)
+            return model(x)
         with torch.autocast(self.where.type, getattr(torch, self.precision)):
-            return self.model(x).float()
+            return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
         """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
@@ -233,9 +235,9 @@ class Learner:
         with torch.autocast(self.where.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
             return self.model.body(x).float()  # type: ignore[operator]
 
-    def encode(self, raw: Tensor) -> Tensor:
-        """Network input for samples as they are stored, without augmentation."""
-        return self._transform(raw)
+    def encode(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
+        """Network input for samples as they are stored; with `rng`, augmented as in training."""
+        return self._transform(raw, rng)
 
     def steps(self, samples: int, epochs: int | None = None) -> int:
         """Optimiser steps that so many samples take in so many epochs (null: `epochs`)."""
@@ -267,6 +269,12 @@ class Learner:
 
     def passes(self, epochs: int | None = None) -> Iterator[int]:
         """Count epochs (null: `epochs`), going on where an interrupted run stopped."""
+        passes = self._passes(epochs)
+        for outer in reversed(self._stack):
+            passes = outer.around_passes(self, passes)
+        return passes
+
+    def _passes(self, epochs: int | None) -> Iterator[int]:
         call, first = self._calls, 0
         self._calls += 1
         if self._saved is not None:
@@ -295,7 +303,7 @@ class Learner:
         """
         optimizer = optimizer or self.optim
         assert optimizer is not None, "fit needs an optimiser: call it within a run, or bring one"
-        stream = _generator(batches)
+        stream, ordinary = _generator(batches), optimizer is self.optim
         for outer in reversed(self._stack):
             stream, loss = outer.around_batches(self, stream), outer.around_loss(self, loss)
             adjust, optimizer = outer.around_adjust(self, adjust), outer.around_optimizer(self, optimizer)
@@ -303,32 +311,57 @@ class Learner:
         before = self.model.training
         self.train(True)
         trains, flops, kept = self._trains(loss), self.flops, None
-        due = self._next_look(optimizer) if optimizer is self.optim else -1
+        due = self._next_look(optimizer) if ordinary else -1
         losses: list[Tensor] = []
-        while (batch := following(stream, kept)) is not None:
-            kind = (trains, batch.shape)
-            with _KNOWN if kind in flops.table else flops.counting(kind):
-                optimizer.zero_grad()
-                value = loss(self, batch)
-                value, kept = value if isinstance(value, tuple) else (value, None)
-                value.backward()
-            if adjust is not None:
-                adjust(self)
-            optimizer.step()
-            if isinstance(kept, Tensor):
-                kept = kept.detach()
-            losses.append(value.detach())
-            flops.total += flops.table[kind]
-            self.step += 1
-            self._unchecked.append((self.step, losses[-1]))
-            if optimizer.done == due:
-                self._look(optimizer)
-                due = self._next_look(optimizer)
+        with self._watched() as watch:
+            while (batch := following(stream, kept)) is not None:
+                kind = (trains, batch.shape)
+                with _KNOWN if kind in flops.table else flops.counting(kind):
+                    optimizer.zero_grad()
+                    value = loss(self, batch)
+                    value, kept = value if isinstance(value, tuple) else (value, None)
+                    value.backward()
+                watch(batch)
+                if adjust is not None:
+                    adjust(self)
+                optimizer.step()
+                if isinstance(kept, Tensor):
+                    kept = kept.detach()
+                losses.append(value.detach())
+                flops.total += flops.table[kind]
+                self.step += 1
+                self._unchecked.append((self.step, losses[-1]))
+                if optimizer.done == due:
+                    self._look(optimizer)
+                    due = self._next_look(optimizer)
         self.train(before)
         if self._unchecked:
             self._check()
         if losses:
             self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
+    @contextmanager
+    def _watched(self) -> Iterator[Callable[[Batch], None]]:
+        """What tells each of `watchers` of a step: its batch, and the logits of its first forward pass."""
+        if not self.watchers:
+            yield lambda batch: None
+            return
+        at, first = -1, torch.empty(0)
+
+        def keep(module: nn.Module, inputs: Any, logits: Tensor) -> None:
+            nonlocal at, first
+            if module.training and torch.is_grad_enabled() and at != self.step:
+                at, first = self.step, logits.detach()
+
+        def tell(batch: Batch) -> None:
+            for watch in self.watchers if at == self.step else ():
+                watch(batch, first)
+
+        hook = self.model.register_forward_hook(keep)
+        try:
+            yield tell
+        finally:
+            hook.remove()
 
     def _check(self) -> None:
         """Look at the losses of all steps since the last look, at once, those of a `fit` around this one included.
@@ -343,6 +376,30 @@ class Learner:
         if len(bad):
             raise Diverged(steps[int(bad[0])], float(values[bad[0]]))
 
+    def stepped(self, loss: Tensor) -> None:
+        """What `fit` does after a step, for a loop that is not ours: count it, and look where a look is due.
+
+        Args:
+            loss: of the step that was taken with `optim`; one number.
+        """
+        assert self.optim is not None, "a step needs an optimiser: it is taken within a run"
+        self.optim.stepped()
+        self.step += 1
+        self._unchecked.append((self.step, loss.detach().reshape(())))
+        if self._due(self.optim):
+            self._look(self.optim)
+
+    def passed(self) -> None:
+        """What `fit` does at its end, likewise.
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
+        losses = [loss for _, loss in self._unchecked]
+        if losses:
+            self._check()
+            self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
     def train(self, mode: bool) -> None:
         """Training or evaluation mode, but for the modules that `only` keeps in evaluation mode."""
         self.model.train(mode)
@@ -351,7 +408,12 @@ class Learner:
 
     @contextmanager
     def within(self, outer: Around) -> Iterator[None]:
-        """Each `fit` in here passes its arguments through `outer`, after those within it."""
+        """Each `fit` in here passes its arguments through `outer`, after those within it.
+
+        Raises:
+            Mistake: what `outer` is put around never calls `fit`.
+        """
+        check(outer)
         self._stack.append(outer)
         try:
             yield
@@ -432,12 +494,14 @@ class Learner:
         return min((optimizer.first + step for step in after if step <= steps), default=-1)
 
     def _look(self, optimizer: Optimizer) -> None:
-        done, steps = optimizer.done - optimizer.first, optimizer.steps
-        self.model.eval()
-        for n in self._counts:
-            if done * n // steps > (done - 1) * n // steps:
+        with resting(self.model):
+            for n in self._due(optimizer):
                 self._call_look(n)
-        self.train(True)
+
+    def _due(self, optimizer: Optimizer) -> list[int]:
+        """Which looks are due after the step that an optimiser has just done."""
+        done, steps = optimizer.done - optimizer.first, optimizer.steps
+        return [n for n in self._counts if done <= steps and done * n // steps > (done - 1) * n // steps]
 
     def seed_globals(self, purpose: str) -> None:
         """Seed the generators that belong to nobody (torch's, numpy's, Python's), as `rng` is seeded."""

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clbench.data import Data, Source
+
 
 @dataclass
 class Memory:
@@ -38,6 +40,13 @@ class Memory:
         """Bytes that the filled slots take, with labels and what goes with them."""
         held = [t for t in (self.x, self.y, *self.kept.values()) if t is not None]
         return sum(t[: self.filled].numel() * t.element_size() for t in held)
+
+    def data(self) -> Data:
+        """The samples in the filled slots, in their order. Not for an empty one."""
+        assert self.x is not None
+        assert self.y is not None
+        kept = Source(self.x[: self.filled], self.y[: self.filled])
+        return Data(kept, torch.arange(self.filled, device=self.x.device))
 
     def slots(self, labels: np.ndarray | None, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Decide for `count` new samples: (which of them are kept, the slot that each of those gets)."""
@@ -135,3 +144,42 @@ class GreedyBalanced(Memory):
             position += 1
         slots = np.flatnonzero(where >= 0)
         return where[slots], slots
+
+
+@dataclass
+class Exemplars(Memory):
+    """So many samples of each class at most, the most wanted first; `take` is its `add`."""
+
+    def take(self, x: Tensor, y: Tensor, share: int, rng: np.random.Generator | None = None) -> None:
+        """Keep `share` samples of each class at most, of these (as stored, B x ...; labels, B; the most wanted first)
+        and of those held. New ones come before those held of their class, of which the last give way; with `rng`,
+        random ones. Needs the labels on the CPU, once a call.
+        """
+        if self.filled:
+            assert self.x is not None
+            assert self.y is not None
+            held = np.arange(self.filled) if rng is None else rng.permutation(self.filled)
+            places = torch.from_numpy(held).to(self.x.device)
+            x, y = torch.cat([x, self.x[places]]), torch.cat([y, self.y[places]])
+        labels = y.cpu().numpy()
+        kept = np.concatenate([np.flatnonzero(labels == label)[:share] for label in np.unique(labels)])
+        self.filled = 0
+        self._store(kept, np.arange(len(kept)), x, y, {})
+        self.seen += len(y)
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """Positions of `count` samples of one class (all, where there are fewer), given their features, N x features.
+
+    In the order in which they are chosen: each is the one with which the mean of those chosen so far comes nearest to
+    the mean of all (Welling 2009; Rebuffi et al. 2017, iCaRL, algorithm 4).
+    """
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    taken, chosen = features.new_zeros(len(features)), []
+    for number in range(1, min(count, len(features)) + 1):
+        distances = (features + (total - number * mean)).square().sum(1)
+        place = (distances + taken).argmin().view(1)
+        total = total + features.index_select(0, place)[0]
+        taken.index_fill_(0, place, torch.inf)
+        chosen.append(place)
+    return torch.cat(chosen)

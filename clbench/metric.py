@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from clbench.learner import Learner
+    from torch import Tensor
+
+    from clbench.learner import Batch, Learner
     from clbench.strategy import Strategy
     from clbench.stream import Exam, Syllabus
 
@@ -38,6 +40,23 @@ class Value(NamedTuple):
     note: str = ""
 
 
+class Undefined(Exception):
+    """There is no number; the text says why."""
+
+
+def undefined(reason: str) -> NoReturn:
+    """Ends a formula with the reason why it has no number."""
+    raise Undefined(reason)
+
+
+def valued(compute: Callable[[], float]) -> Value:
+    """What a formula comes to, or why it has no number."""
+    try:
+        return Value(float(compute()))
+    except Undefined as reason:
+        return Value(None, str(reason))
+
+
 @dataclass
 class Look:
     """What a probe may look at. It changes nothing, and leaves the model in evaluation mode."""
@@ -56,6 +75,8 @@ class Look:
     """what was answered in this look: read-out, then exam, then labels; written beside the rows"""
     when: str | int = "experience"
     """the entry of the probe's `when` that this look is for"""
+    taught: Mapping[int, int] = field(default_factory=dict)
+    """how many experiences taught each label so far"""
 
 
 @dataclass
@@ -65,11 +86,20 @@ class Probe:
     when: ClassVar[tuple[str | int, ...]] = ("experience",)
     """`experience`: before the first and after each; `epoch`: after each pass over an experience; a number: so many
     times an experience, evenly over its steps, the last time after the last one"""
+    version: ClassVar[int] = 1
+    """raised when a row of the same name means something else than before"""
     repeats: ClassVar[bool] = True
     """whether a second run gives the same rows; what does not (seconds) is kept apart"""
 
     def __call__(self, look: Look) -> Iterable[Row]:
         raise NotImplementedError
+
+    def watch(self, batch: Batch, logits: Tensor) -> None:
+        """Called in `Learner.fit` at each step, before the weights move, where a probe overrides it: the batch, and the
+        logits of the step's first forward pass in training; not at a step that never asks the whole model, as one on
+        features alone. The stream's samples are the first `len(batch.raw)`; where `batch.index` is None and the batch
+        is not joined to one of the stream, they are memory's. It must not wait for a device.
+        """
 
 
 @dataclass(frozen=True)
@@ -87,3 +117,7 @@ class Summary:
     """`higher`, `lower`, or empty where neither is better"""
     title: str = ""
     """the column's heading"""
+    example: str = ""
+    """the arithmetic that it comes to on the matrix R of docs/metrics.md; that page shows what it is computed to be"""
+    remark: str = ""
+    """what a reader must know beside the formula"""

@@ -177,6 +177,18 @@ def only(model: nn.Module, names: Collection[str]) -> Iterator[list[nn.Module]]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def resting(model: nn.Module) -> Iterator[None]:
+    """In here the model is in evaluation mode; after it every module is in the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
 def _some(names: Collection[str]) -> str:
     """A few names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

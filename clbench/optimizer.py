@@ -49,6 +49,7 @@ class Optimizer:
         self.parameters = list(parameters)
         self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
+        self.has_momentum = kind == "sgd" and momentum > 0
         self.done = self.first = 0
         if factor is not None:
             self._set_rate()
@@ -62,12 +63,28 @@ class Optimizer:
 
     def step(self) -> None:
         """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
+        self.prepare()
+        self.torch.step()
+        self.stepped()
+
+    def prepare(self) -> None:
+        """Before the parameters move: clip the gradients' norm, give momentum to what begins to train."""
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.torch.step()
+        if self.has_momentum and 0 < len(self.torch.state) < len(self.parameters):
+            self._begin_momenta()
+
+    def stepped(self) -> None:
+        """A step is done: set the next one's rate."""
         self.done += 1
         if self.factor is not None:
             self._set_rate()
+
+    def _begin_momenta(self) -> None:
+        """Momenta of 0 for what trains and has none yet: torch's fused form takes all parameters with one, or none."""
+        for parameter in self.parameters:
+            if parameter.grad is not None and parameter not in self.torch.state:
+                self.torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _set_rate(self) -> None:
         assert self.factor is not None
@@ -83,3 +100,17 @@ class Optimizer:
         self.done, self.first, self.steps = state["done"], state["first"], state["steps"]
         if self.factor is not None:
             self._set_rate()
+
+
+class Followed(Optimizer):
+    """Another optimiser, each step of which `act` follows: it puts back what must not have moved, say."""
+
+    def __init__(self, other: Optimizer, act: Callable[[], None]) -> None:
+        self.other, self.act = other, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
+
+    def step(self) -> None:
+        self.other.step()
+        self.act()

@@ -1,8 +1,11 @@
-"""What was run, read back: one result, the runs of a configuration, leaderboards, comparisons."""
+"""What was run, read back: one result, the runs of a configuration, leaderboards, comparisons, ranks, references."""
 
 from clbench.comparison import Comparison, Difference, compare, render_comparison
 from clbench.configurations import configurations, differences, select
 from clbench.leaderboard import DEFAULT, Board, Cell, Standing, leaderboard, render
+from clbench.paired import Paired, paired, render_paired
+from clbench.ranking import Ranking, rank, render_ranking
+from clbench.reference import against
 from clbench.result import Result, find, frame, open_result, rescore, summarise
 
 __all__ = [
@@ -11,8 +14,11 @@ __all__ = [
     "Cell",
     "Comparison",
     "Difference",
+    "Paired",
+    "Ranking",
     "Result",
     "Standing",
+    "against",
     "compare",
     "configurations",
     "differences",
@@ -20,8 +26,12 @@ __all__ = [
     "frame",
     "leaderboard",
     "open_result",
+    "paired",
+    "rank",
     "render",
     "render_comparison",
+    "render_paired",
+    "render_ranking",
     "rescore",
     "select",
     "summarise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,8 +87,9 @@ class Run:
         self.learner.after_epoch = self._after_epoch
         counts = sorted({n for probe in self.probes for n in probe.when if isinstance(n, int)})
         self.learner.look_at(counts, self._look_inside)
+        self.learner.watchers = [probe.watch for probe in self.probes if type(probe).watch is not Probe.watch]
         self._exams, self._syllabus = self.stream.exams(), syllabus
-        self._seen: frozenset[int] = frozenset()
+        self._taught: Counter[int] = Counter()
         self._exam_seconds = 0.0
         self._clock = self._saved_at = time.monotonic()
         self._start: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
@@ -98,7 +100,7 @@ class Run:
     def _begin(self, experience: Experience) -> None:
         self.progress.experience = experience.index + 1
         self._start = self._pack(f"start{experience.index}")
-        self._seen |= experience.classes
+        self._taught.update(experience.classes)
         self.learner.begin(experience)
         if self._restored is not None:
             self._restored()
@@ -124,7 +126,8 @@ class Run:
     def _measure(self, step: int) -> None:
         if step:
             self._tick()
-        self._look("experience", step)
+        if step in (0, len(self.stream)) or self.stream.looks(step):
+            self._look("experience", step)
         self.told(self.progress)
 
     def _tick(self) -> None:
@@ -134,7 +137,10 @@ class Run:
 
     def _look(self, when: str | int, step: int) -> None:
         learner = self.learner
-        look = Look(step, learner.step, learner, self.strategy, self._syllabus, self._exams, self._seen, when=when)
+        seen, taught = frozenset(self._taught), dict(self._taught)
+        look = Look(
+            step, learner.step, learner, self.strategy, self._syllabus, self._exams, seen, when=when, taught=taught
+        )
         found: list[Row] = []
         for probe in self.probes:
             if when not in probe.when:
@@ -147,8 +153,8 @@ class Run:
         if look.predictions:
             answers = {f"{readout}/{exam}": a for readout, by in look.predictions.items() for exam, a in by.items()}
             self.recorder.answers(f"{step:03d}", answers)
-        taught = {exam.name for exam in self._exams if exam.since is not None and exam.since < step}
-        right = [r.value for r in found if r.metric == "class/accuracy" and r.subject in taught and r.value is not None]
+        old = {exam.name for exam in self._exams if exam.since is not None and exam.since < step}
+        right = [r.value for r in found if r.metric == "class/accuracy" and r.subject in old and r.value is not None]
         if right:
             self.progress.accuracy = sum(right) / len(right)
 
@@ -161,7 +167,8 @@ class Run:
         if not resumable(self.strategy):
             return {}, {}
         strategy, tensors = pack(self.strategy, f"{name}.strategy")
-        tree: dict[str, Any] = {"strategy": strategy, "seen": sorted(self._seen), "exam_seconds": self._exam_seconds}
+        taught = sorted(self._taught.items())
+        tree: dict[str, Any] = {"strategy": strategy, "taught": taught, "exam_seconds": self._exam_seconds}
         tree["learner"], more = pack_value(self.learner.state_dict(), f"{name}.learner")
         probes = [pack(probe, f"{name}.probes.{number}") for number, probe in enumerate(self.probes)]
         tree["probes"] = [state for state, _ in probes]
@@ -205,7 +212,7 @@ class Run:
             self.learner.optim = self.learner.new_optimizer(1)
         state = unpack_value(tree["learner"], tensors, self.learner.state_dict(), lesson, device)
         self.learner.load_state_dict(state)
-        self._seen, self._exam_seconds = frozenset(tree["seen"]), tree["exam_seconds"]
+        self._taught, self._exam_seconds = Counter(dict(tree["taught"])), tree["exam_seconds"]
 
 
 def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) -> str:

@@ -17,6 +17,7 @@ from clbench.errors import Mistake, unknown
 
 if TYPE_CHECKING:
     from clbench.config import Preset
+    from clbench.stream import Stream
     from clbench.sweep import Event, Task
 
 LISTED = {heading: kind for kind, heading in catalogue.KINDS.items()}
@@ -41,12 +42,26 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def names(work: Sequence[Task]) -> list[str]:
+    """What tells runs apart: stream, strategy, the options that vary between runs of these two, and the seed."""
+    found: list[str] = []
+    values: dict[tuple[str, str, str], set[str]] = {}
+    for task in work:
+        for path, value in task.meta["config"].items():
+            values.setdefault((task.meta["stream"], task.meta["strategy"], path), set()).add(value)
+    for task in work:
+        who = (task.meta["stream"], task.meta["strategy"])
+        varying = [f"{p}={v}" for p, v in task.meta["config"].items() if p != "seed" and len(values[*who, p]) > 1]
+        found.append(" ".join((*who, *varying, f"seed {task.meta['seed']}")))
+    return found
+
+
 class Display:
     """Plain lines: one when a run ends, and one about every half minute while it goes on."""
 
     def __init__(self, work: Sequence[Task]) -> None:
         self.work = work
-        self.names = [f"{t.meta['stream']} {t.meta['strategy']} seed {t.meta['seed']}" for t in work]
+        self.names = names(work)
         self.ended: dict[int, Event] = {}
         self.spoken: dict[int, float] = {}
         self.began = time.monotonic()
@@ -194,6 +209,22 @@ class Lines(Display):
     def places(self, results: Path, uri: str, behind: str | None) -> None:
         if behind:
             print(behind, file=sys.stderr)
+
+
+def manifest(stream: Stream, of: Mapping[str, Any], as_json: bool) -> None:
+    """Print the digests of an opened stream: a line for each experience and exam and one for the whole, or all as
+    JSON."""
+    from clbench.stream import manifest
+
+    found = manifest(stream)
+    if as_json:
+        print(json.dumps({**of, "version": stream.version, **found}))
+        return
+    for experience in found["experiences"]:
+        print(f"{experience['sha256']}  experience {experience['index']}, {experience['samples']} samples")
+    for exam in found["exams"]:
+        print(f"{exam['sha256']}  exam {exam['name']}, {exam['samples']} samples")
+    print(f"{found['sha256']}  {', '.join(f'{name} {value}' for name, value in of.items())}, whole")
 
 
 # Entries.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from clbench.errors import Mistake
+
 if TYPE_CHECKING:
     from clbench.learner import Batch, Learner
     from clbench.memory import Memory
@@ -37,6 +39,8 @@ class Strategy:
     """whether it learns only at the last experience; until then its exams are undefined"""
     resumable: ClassVar[bool] = True
     """False: its state can't be saved, and an interrupted run starts over"""
+    fits: ClassVar[bool] = True
+    """False: weights move elsewhere than in `Learner.fit`, so nothing can be put around it"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         """Once, before the first experience: make memories, attach adapters."""
@@ -67,8 +71,9 @@ class Around(Strategy):
     """A strategy around another: what it does not override is the base's.
 
     Weights move only in `learner.fit`. Within `learner.within(self)`, `fit` passes each of its arguments through
-    `around_batches`, `around_loss`, `around_adjust` and `around_optimizer`, of the innermost wrapper first; whatever an
-    outer strategy does to its base's training, it does there.
+    `around_batches`, `around_loss`, `around_adjust` and `around_optimizer`, of the innermost wrapper first, and
+    `passes` what it counts through `around_passes`; whatever an outer strategy does to its base's training, it does
+    there.
     """
 
     base: Strategy = field(default_factory=Strategy)
@@ -100,6 +105,10 @@ class Around(Strategy):
         """Who steps, likewise."""
         return optimizer
 
+    def around_passes(self, learner: Learner, passes: Iterator[int]) -> Iterator[int]:
+        """The epochs of a loop, likewise."""
+        return passes
+
 
 def layers(strategy: Strategy) -> Iterator[Strategy]:
     """A strategy and those that it is put around, inwards."""
@@ -121,6 +130,18 @@ def whole_stream(strategy: Strategy) -> bool:
 def resumable(strategy: Strategy) -> bool:
     """Whether the state of a strategy and of those that it is put around can be saved."""
     return all(layer.resumable for layer in layers(strategy))
+
+
+def check(strategy: Strategy) -> None:
+    """Whether what stands around a strategy can act on it.
+
+    Raises:
+        Mistake: it acts in `Learner.fit`, which the strategy never calls.
+    """
+    for layer in layers(strategy):
+        if isinstance(layer, Around) and not layer.base.fits:
+            around, base = type(layer).__name__, type(layer.base).__name__
+            raise Mistake(f"{around} can't be put around {base}: it acts in Learner.fit, which {base} never calls.")
 
 
 def memory_of(strategy: Strategy) -> Memory | None:

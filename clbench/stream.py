@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,6 +60,8 @@ class Syllabus:
     """training samples of each experience"""
     shared: bool
     """whether experiences share classes, as domain-incremental ones do"""
+    answers: Literal["taught", "all"] = "taught"
+    """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
 
 
 @dataclass
@@ -95,6 +100,12 @@ class Stream:
     def syllabus(self) -> Syllabus:
         raise NotImplementedError
 
+    def looks(self, step: int) -> bool:
+        """Whether the run is looked at after so many experiences. It is before the first and after the last in any
+        case; a stream of a thousand experiences says here how often in between.
+        """
+        return True
+
     def checksums(self) -> dict[str, str]:
         """Content of each data set used, as name to sha256. Does not need `open`."""
         return {}
@@ -111,3 +122,41 @@ class Stream:
     def criterion(output: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch: cross-entropy unless the stream says otherwise."""
         return F.cross_entropy(output, target)
+
+
+def manifest(stream: Stream) -> dict[str, Any]:
+    """What an opened stream teaches and asks, as digests that are the same on every machine.
+
+    Each entry of `experiences` and `exams` has a SHA-256 over the positions of its samples in their source, their
+    labels, and the view under which each is seen; the last `sha256` is over all of these. The content of the samples is
+    named by `checksums`.
+    """
+    experiences = [
+        {"index": e.index, "samples": len(e.train), "classes": sorted(e.classes), "sha256": _digest(e.train)}
+        for e in stream
+    ]
+    exams = [
+        {
+            "name": e.name,
+            "samples": len(e.data),
+            "classes": sorted(e.classes),
+            "since": e.since,
+            "sha256": _digest(e.data),
+        }
+        for e in stream.exams()
+    ]
+    whole = hashlib.sha256(json.dumps([experiences, exams]).encode()).hexdigest()
+    return {"data": stream.checksums(), "experiences": experiences, "exams": exams, "sha256": whole}
+
+
+def _digest(data: Data) -> str:
+    """SHA-256 over positions and labels, and over the views with who is seen under which."""
+    parts = [data.index, data.labels]
+    if data.view is not None:
+        assert data.source.views is not None
+        used, which = torch.as_tensor(data.view).unique(return_inverse=True)
+        parts += [data.source.views[used], which]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.cpu().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -53,20 +53,22 @@ def check(plan: Plan) -> None:
     Raises:
         Mistake: it could not; why.
     """
-    from clbench.strategy import needs
+    from clbench import strategy
     from clbench.transform import Transform
 
-    missing = sorted(needs(plan.strategy) - plan.stream.offers)
+    missing = sorted(strategy.needs(plan.strategy) - plan.stream.offers)
     if missing:
         raise Mistake(
             f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
         )
     plan.learner.check()
-    stream = copy(plan.stream)
+    stream = deepcopy(plan.stream)
     stream.open(plan.seed)
     learner, syllabus = copy(plan.learner), stream.syllabus()
     learner.open(plan.model, syllabus, Transform(), stream.criterion, plan.seed)
-    plan.budget.around(deepcopy(plan.strategy)).start(learner, syllabus)
+    whole = plan.budget.around(deepcopy(plan.strategy))
+    strategy.check(whole)
+    whole.start(learner, syllabus)
 
 
 def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Task]:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from clbench.catalogue import names, resolve
 from clbench.data import Data, Source
-from clbench.learner import Learner, Model
+from clbench.learner import Batch, Learner, Model
 from clbench.metric import Look, Probe, Row, Summary, Value
 from clbench.recorder import Recorder
 from clbench.run import Run
@@ -55,8 +55,8 @@ DUPLICATES = 0.05
 """share of an exam's samples that may have a twin among the lessons, as in real data sets"""
 COMPARED = 100_000
 """so many samples of lessons, and of exams, are looked through for twins"""
-ID = re.compile(r"[\w.-]+/[\w.-]+")
-"""of a metric"""
+ID = re.compile(r"[\w.-]+/[\w.@-]+")
+"""of a metric: group/name, or group/name@library for the definition of another library"""
 
 
 def check_strategy(
@@ -889,6 +889,9 @@ class _Kept(Probe):
     def __post_init__(self) -> None:
         self.when, self.repeats = self.probe.when, self.probe.repeats  # type: ignore[misc]
 
+    def watch(self, batch: Batch, logits: Tensor) -> None:
+        self.probe.watch(batch, logits)
+
     def __call__(self, look: Look) -> list[Row]:
         rows = list(self.probe(look))
         self.rows += rows
@@ -904,6 +907,9 @@ class _Checked(Probe):
 
     def __post_init__(self) -> None:
         self.when, self.repeats = self.probe.when, self.probe.repeats  # type: ignore[misc]
+
+    def watch(self, batch: Batch, logits: Tensor) -> None:
+        self.probe.watch(batch, logits)
 
     def __call__(self, look: Look) -> list[Row]:
         before, chance = _bits(look.learner, look.strategy), _chance()

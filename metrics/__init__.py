@@ -3,14 +3,23 @@
 if __name__ != "clbench.metrics":
     raise ImportError("Import clbench.metrics, not metrics; install the project first: pip install -e .")
 
+from clbench.metrics.elsewhere import ELSEWHERE
 from clbench.metrics.summary import SUMMARIES
 
 CATALOGUE: dict[str, object] = {
+    "anytime": "clbench.metrics.anytime:Anytime",
+    "anytime100": "clbench.metrics.anytime:Anytime100",
+    "calibration": "clbench.metrics.calibration:Calibration",
+    "cka": "clbench.metrics.cka:CKA",
+    "confusion": "clbench.metrics.calibration:Confusion",
     "cost": "clbench.metrics.cost:Cost",
     "drift": "clbench.metrics.drift:Drift",
     "exams": "clbench.metrics.exams:Exams",
     "loss": "clbench.metrics.cost:Loss",
+    "online": "clbench.metrics.online:Online",
+    "plasticity": "clbench.metrics.plasticity:Plasticity",
     "restoration": "clbench.metrics.restoration:Restoration",
     "timing": "clbench.metrics.cost:Timing",
     **SUMMARIES,
+    **ELSEWHERE,
 }

@@ -15,29 +15,35 @@ from torch import nn
 from clbench.flops import counted
 from clbench.metric import Look, Probe, Row
 from clbench.state import kept_bytes
-from clbench.strategy import Strategy
+from clbench.strategy import Strategy, resumable
 
 STATUS = Path("/proc/self/status")
 
 
 @dataclass
 class Cost(Probe):
-    """What a second run repeats: floating-point operations of training so far (matrix products and convolutions,
-    forward and backward, replay included), of predicting one sample, parameters, and bytes kept of the past.
+    """What a second run repeats: samples that the stream gave so far, each pass counted; floating-point operations of
+    training so far (matrix products and convolutions, forward and backward, replay included), of predicting one sample;
+    parameters; bytes kept of the past.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
         learner, strategy = look.learner, look.strategy
-        stored = {id(p): p.numel() for module in (learner.model, *_modules(strategy)) for p in module.parameters()}
-        costs = {
+        costs: dict[str, int | None] = {
+            "samples": sum(look.syllabus.sizes[: look.step]) * learner.epochs,
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
             "parameters_trainable": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
-            "parameters_stored": sum(stored.values()),
-            "bytes_kept": kept_bytes(strategy, {id(learner.model)}),
+            "parameters_stored": None,
+            "bytes_kept": None,
         }
+        if resumable(strategy):
+            stored = {id(p): p.numel() for module in (learner.model, *_modules(strategy)) for p in module.parameters()}
+            costs["parameters_stored"] = sum(stored.values())
+            costs["bytes_kept"] = kept_bytes(strategy, {id(learner.model)})
         for name, value in costs.items():
-            yield Row(look.step, look.at, f"cost/{name}", "", value)
+            note = "the strategy's state can't be read" if value is None else ""
+            yield Row(look.step, look.at, f"cost/{name}", "", value, note=note)
 
     def _one_prediction(self, look: Look) -> int:
         one, _ = look.learner.gather(look.exams[0].data, torch.zeros(1, dtype=torch.int64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -37,11 +37,54 @@ def papers(learner: Learner, exams: Sequence[Exam], size: int) -> Iterator[Tenso
         yield torch.cat(held)
 
 
+def short(exam: Exam, samples: int) -> Exam:
+    """At most so many samples of an exam, evenly spread over it."""
+    size = len(exam.data)
+    count = min(size, samples)
+    return replace(exam, data=exam.data.subset(torch.arange(count) * size // count))
+
+
+def labels_open(look: Look, exams: Sequence[Exam]) -> dict[str, Tensor]:
+    """The labels among which each exam is answered, exams x classes, by read-out: `class`, those taught so far (of an
+    exam wholly untaught, its own), or all where the stream says so; `task`, its own. No `task` where experiences share
+    classes.
+    """
+    own = torch.zeros(len(exams), look.syllabus.classes, dtype=torch.bool)
+    for row, exam in zip(own, exams, strict=True):
+        row[sorted(exam.classes)] = True
+    taught = torch.zeros(look.syllabus.classes, dtype=torch.bool)
+    taught[sorted(look.seen) if look.syllabus.answers == "taught" else slice(None)] = True
+    known = torch.where((own & taught).any(1, keepdim=True), taught, own)
+    return {"class": known} if look.syllabus.shared else {"class": known, "task": own}
+
+
+def answers(look: Look, exams: Sequence[Exam]) -> dict[str, list[np.ndarray]]:
+    """The answers to each exam, by read-out. All exams are predicted in one pass, and fetched at once."""
+    learner, readouts = look.learner, labels_open(look, exams)
+    closed = [None if labels.all() else (~labels).to(learner.where) for labels in readouts.values()]
+    lengths = [len(exam.data) for exam in exams]
+    exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
+    best: list[list[Tensor]] = [[] for _ in readouts]
+    batches, start = papers(learner, exams, learner.eval_batch), 0
+    with torch.inference_mode():
+        while several := [look.strategy.predict(learner, learner.encode(raw)) for raw in islice(batches, AT_ONCE)]:
+            logits = torch.cat(several)
+            which = exam_of[start : start + len(logits)]
+            for found, labels in zip(best, closed, strict=True):
+                left = logits if labels is None else logits.masked_fill(labels[which], -torch.inf)
+                found.append(left.argmax(1))
+            start += len(logits)
+    cuts, kind = np.cumsum(lengths)[:-1], np.min_scalar_type(look.syllabus.classes - 1)
+    split = [np.split(torch.cat(found).cpu().numpy().astype(kind), cuts) for found in best]
+    return dict(zip(readouts, split, strict=True))
+
+
 @dataclass
 class Exams(Probe):
     """Class-incremental answers: the best of the labels taught so far (an exam wholly untaught is answered among its
-    own labels). Task-incremental answers: the best of the exam's own labels (van de Ven and Tolias 2019; a masked
-    read-out of one network, not heads trained apart). All exams are predicted in one pass.
+    own labels), or of all labels where the stream says so (`Syllabus.answers`). Task-incremental answers: the best of
+    the exam's own labels (van de Ven and Tolias 2019; a masked read-out of one network, not heads trained apart). All
+    exams are predicted in one pass.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
@@ -54,44 +97,27 @@ class Exams(Probe):
                     Row(look.step, look.at, f"{readout}/accuracy", e.name, None, len(e.data), note) for e in look.exams
                 )
         else:
-            by_class, by_task = self._answers(look)
-            yield from self._mark(look, "class", by_class)
+            found = answers(look, look.exams)
+            for readout, given in found.items():
+                yield from self._mark(look, readout, given)
             if not look.syllabus.shared:
-                yield from self._mark(look, "task", by_task)
-                yield from self._shares(look, by_class)
+                yield from self._shares(look, found["class"])
         if look.syllabus.shared:
             yield Row(look.step, look.at, "task/accuracy", "", None, 0, SHARED)
+        if look.syllabus.shared and look.step == look.syllabus.lessons:
+            yield from self._occurrences(look)
 
     def _calendar(self, look: Look) -> Iterator[Row]:
         for exam in look.exams:
             for name, when in (("since", exam.since), ("until", exam.until)):
                 yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")
 
-    def _answers(self, look: Look) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        learner, exams = look.learner, look.exams
-        own = torch.zeros(len(exams), look.syllabus.classes, dtype=torch.bool)
-        for row, exam in zip(own, exams, strict=True):
-            row[sorted(exam.classes)] = True
-        taught = torch.zeros(look.syllabus.classes, dtype=torch.bool)
-        taught[sorted(look.seen)] = True
-        known = torch.where((own & taught).any(1, keepdim=True), taught, own)
-        readouts = (known,) if look.syllabus.shared else (known, own)
-        closed = [None if labels.all() else (~labels).to(learner.where) for labels in readouts]
-        lengths = [len(exam.data) for exam in exams]
-        exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
-        best: list[list[Tensor]] = [[] for _ in readouts]
-        batches, start = papers(learner, exams, learner.eval_batch), 0
-        with torch.inference_mode():
-            while several := [look.strategy.predict(learner, learner.encode(raw)) for raw in islice(batches, AT_ONCE)]:
-                logits = torch.cat(several)
-                which = exam_of[start : start + len(logits)]
-                for found, labels in zip(best, closed, strict=True):
-                    left = logits if labels is None else logits.masked_fill(labels[which], -torch.inf)
-                    found.append(left.argmax(1))
-                start += len(logits)
-        cuts, kind = np.cumsum(lengths)[:-1], np.min_scalar_type(look.syllabus.classes - 1)
-        answers = [np.split(torch.cat(found).cpu().numpy().astype(kind), cuts) for found in best]
-        return answers[0], answers[-1]
+    def _occurrences(self, look: Look) -> Iterator[Row]:
+        """How many experiences taught the class of each exam that has but one, where classes come again."""
+        for exam in look.exams:
+            if len(exam.classes) == 1:
+                (label,) = exam.classes
+                yield Row(look.step, look.at, "stream/occurrences", exam.name, look.taught.get(label, 0))
 
     def _mark(self, look: Look, readout: str, answers: list[np.ndarray]) -> Iterator[Row]:
         look.predictions[readout] = {exam.name: given for exam, given in zip(look.exams, answers, strict=True)}

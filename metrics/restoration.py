@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clbench import modules
 from clbench.metric import Look, Probe, Row
-from clbench.metrics.exams import papers
+from clbench.metrics.exams import labels_open, papers, short
 from clbench.strategy import whole_stream
 from clbench.stream import Exam
 from clbench.types import Count
@@ -45,15 +45,12 @@ class Restoration(Probe):
         if whole_stream(look.strategy) or look.step == 0:
             return
         now = {name: t.detach().clone() for name, t in modules.tensors(look.learner.model).items()}
-        exams = [self._short(exam) for exam in look.exams if exam.since is not None and exam.since == look.step - 2]
+        exams = [
+            short(exam, self.samples) for exam in look.exams if exam.since is not None and exam.since == look.step - 2
+        ]
         if exams:
             yield from self._restore(look, _Desk(look, exams), now)
         self.then = now
-
-    def _short(self, exam: Exam) -> Exam:
-        size = len(exam.data)
-        count = min(size, self.samples)
-        return replace(exam, data=exam.data.subset(torch.arange(count) * size // count))
 
     def _restore(self, look: Look, desk: _Desk, now: Weights) -> Iterator[Row]:
         then, groups = self.then, modules.groups(look.learner.model)
@@ -73,17 +70,14 @@ class _Desk:
     """Where exams are sat again and again, with other weights."""
 
     def __init__(self, look: Look, exams: Sequence[Exam]) -> None:
-        learner, classes = look.learner, look.syllabus.classes
+        learner = look.learner
         self.look = look
         self.papers = list(papers(learner, exams, learner.eval_batch))
         self.truth = torch.cat([exam.data.labels for exam in exams]).to(learner.where)
         sizes = torch.tensor([len(exam.data) for exam in exams])
-        opened = {"class": [look.seen for _ in exams]}
-        if not look.syllabus.shared:
-            opened["task"] = [exam.classes for exam in exams]
         self.closed = {
-            readout: _closed(labels, classes).repeat_interleave(sizes, 0).to(learner.where)
-            for readout, labels in opened.items()
+            readout: (~labels).repeat_interleave(sizes, 0).to(learner.where)
+            for readout, labels in labels_open(look, exams).items()
         }
 
     def sit(self, weights: Weights) -> np.ndarray:
@@ -98,14 +92,6 @@ class _Desk:
         look = self.look
         for readout, value in zip(self.closed, values, strict=True):
             yield Row(look.step, look.at, f"restoration/{readout}_{name}", group, float(value), len(self.truth))
-
-
-def _closed(opened: Sequence[frozenset[int]], classes: int) -> Tensor:
-    """The labels that are not open, of each exam: exams x classes."""
-    closed = torch.ones(len(opened), classes, dtype=torch.bool)
-    for row, labels in zip(closed, opened, strict=True):
-        row[sorted(labels)] = False
-    return closed
 
 
 def _scattered(now: Weights, then: Weights, count: int, rng: np.random.Generator) -> dict[str, Tensor]:

@@ -1,21 +1,17 @@
-"""What a whole run comes to: accuracy, forgetting, transfer and cost, each a pure function of rows.
-
-a(t, j) is the accuracy on exam j after t experiences; l(j) = exam/since + 1 is the first t at which j has been taught;
-T is the last step. An exam counts from l(j) on, until its exam/until asks to forget it; an exam that is never taught
-does not count. Where a cell that a formula needs has no value there is no number, and the reason is said.
-"""
+"""What a whole run comes to: accuracy, forgetting, transfer and cost, each a pure function of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
 
-from clbench.metric import Row, Summary, Value
+from clbench.metric import Row, Summary, Value, undefined
+from clbench.metrics.matrix import Matrix, latest, measure
+from clbench.metrics.trace import Trace, anytime, follow, minimum, worst_case
 
-if TYPE_CHECKING:
-    import numpy as np
+READOUTS = {"class": "class-incremental", "task": "task-incremental"}
+"""`class`: untaught labels masked; `task`: only the exam's labels open"""
 
 GEM = "Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning, NeurIPS 2017"
 ICARL = "Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning, CVPR 2017"
@@ -24,124 +20,16 @@ MER = (
     "Riemer et al., Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference, ICLR 2019"
 )
 SURVEY = "Masana et al., Class-Incremental Learning: Survey and Performance Evaluation, TPAMI 2023 (the bias); ours"
+GAP = "De Lange et al., Continual Evaluation for Lifelong Learning: Identifying the Stability Gap, ICLR 2023"
+ACE = "Caccia et al., New Insights on Reducing Abrupt Representation Change in Online Continual Learning, ICLR 2022"
+CLOC = "Cai et al., Online Continual Learning with Natural Distribution Shifts, ICCV 2021"
+ECE = "Guo et al., On Calibration of Modern Neural Networks, ICML 2017"
+DORMANT = "Sokar et al., The Dormant Neuron Phenomenon in Deep Reinforcement Learning, ICML 2023"
+RANK = "Roy and Vetterli, The Effective Rank: A Measure of Effective Dimensionality, EUSIPCO 2007"
 UNTAUGHT = (
     "an exam that is not taught yet can't be answered while untaught classes are masked; its cell was scored with its "
     "task mask: see task/fwt"
 )
-
-
-class Undefined(Exception):
-    """There is no number; the text says why."""
-
-
-def undefined(reason: str) -> NoReturn:
-    """Ends a measure with the reason why it has no number."""
-    raise Undefined(reason)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One measure of every taught exam at every step."""
-
-    metric: str
-    """the row metric that it holds"""
-    exams: list[str]
-    """names of the columns"""
-    a: np.ndarray
-    """float64, T + 1 x exams; NaN where there is no value"""
-    n: np.ndarray
-    """samples in each exam"""
-    learned: np.ndarray
-    """l(j), the first step at which each exam has been taught"""
-    until: np.ndarray
-    """the last step at which each exam counts"""
-    notes: dict[tuple[int, int], str]
-    """why a cell has no value, where its row says so"""
-    disjoint: bool
-    """whether no two exams share a class"""
-
-    @property
-    def last(self) -> int:
-        """T."""
-        return len(self.a) - 1
-
-    def counting(self, step: int) -> np.ndarray:
-        """The columns of the exams that count at `step`."""
-        return ((self.learned <= step) & (step <= self.until)).nonzero()[0]
-
-    def old(self) -> np.ndarray:
-        """The columns of the exams that count at the end and were taught before the last experience; at least one."""
-        exams = self.counting(self.last)
-        exams = exams[self.learned[exams] < self.last]
-        return exams if len(exams) else undefined("no exam is taught before the last experience")
-
-    def cells(self, steps: Any, exams: Any) -> np.ndarray:
-        """The cells at `steps` and `exams`, indexed as numpy does; all have a value."""
-        import numpy as np
-
-        steps, exams = np.broadcast_arrays(steps, exams)
-        cells = self.a[steps, exams]
-        if np.isnan(cells).any():
-            step, exam = (int(index[np.isnan(cells)][0]) for index in (steps, exams))
-            undefined(
-                self.notes.get((step, exam))
-                or f"there is no {self.metric} of {self.exams[exam]} after {step} experiences"
-            )
-        return cells
-
-    def mean(self, step: int, by: str) -> float:
-        """Over the exams that count at `step`, each exam (`tasks`) or each sample (`samples`) weighing the same."""
-        exams = self.counting(step)
-        cells, n = self.cells(step, exams), self.n[exams]
-        if by == "tasks":
-            return cells.mean()
-        return (
-            (cells * n).sum() / n.sum() if n.all() else undefined("the rows do not say over how many samples they are")
-        )
-
-
-def matrix(rows: Sequence[Row], metric: str) -> Matrix:
-    """The rows of one metric as a matrix over steps and taught exams.
-
-    Where a step was looked at more than once the first look counts, the one right after the experience.
-
-    Raises:
-        Undefined: there is nothing to make it of, or the rows say that the metric does not apply.
-    """
-    import numpy as np
-
-    measured = sorted((row for row in rows if row.metric == metric), key=lambda row: -row.at)
-    since = {row.subject: int(row.value) for row in rows if row.metric == "exam/since" and row.value is not None}
-    until = {row.subject: row.value for row in rows if row.metric == "exam/until" and row.value is not None}
-    if not measured:
-        undefined(f"no {metric} was measured")
-    for row in measured:
-        if not row.subject:
-            undefined(row.note)
-    if not since:
-        undefined("no exam is taught (exam/since)")
-    exams = sorted(since, key=lambda exam: since[exam])
-    column = {exam: index for index, exam in enumerate(exams)}
-    learned = np.array([since[exam] + 1 for exam in exams])
-    last = max(learned.max(), max(row.step for row in measured))
-    a = np.full((last + 1, len(exams)), np.nan)
-    n, notes = np.zeros(len(exams)), {}
-    for row in measured:
-        if row.subject in since:
-            cell = row.step, column[row.subject]
-            a[cell] = np.nan if row.value is None else row.value
-            n[cell[1]] = row.n or n[cell[1]]
-            notes[cell] = row.note
-    return Matrix(
-        metric,
-        exams,
-        a,
-        n,
-        learned,
-        np.array([until.get(exam, np.inf) for exam in exams]),
-        notes,
-        any(row.metric in ("class/predicted_share", "task/accuracy") and row.value is not None for row in rows),
-    )
 
 
 def final(m: Matrix, by: str = "tasks") -> float:
@@ -149,7 +37,7 @@ def final(m: Matrix, by: str = "tasks") -> float:
 
 
 def incremental(m: Matrix, by: str = "tasks") -> float:
-    means = [m.mean(step, by) for step in range(1, m.last + 1) if len(m.counting(step))]
+    means = [m.mean(step, by) for step in range(1, m.last + 1) if m.looked[step] and len(m.counting(step))]
     return sum(means) / len(means)
 
 
@@ -158,7 +46,7 @@ def learning(m: Matrix) -> float:
 
 
 def forgetting(m: Matrix) -> float:
-    best = [m.cells(range(m.learned[exam], m.last), exam).max() for exam in m.old()]
+    best = [m.cells(m.before_last(exam), exam).max() for exam in m.old()]
     return (best - m.cells(m.last, m.old())).mean()
 
 
@@ -180,90 +68,199 @@ def recency(m: Matrix) -> float:
     return m.cells(m.last, newest).sum() if len(newest) else undefined("the last experience teaches no exam first")
 
 
-def measure(rows: Sequence[Row], metric: str, formula: Callable[[Matrix], float]) -> Value:
-    """What `formula` makes of the rows of `metric`."""
-    try:
-        return Value(float(formula(matrix(rows, metric))))
-    except Undefined as reason:
-        return Value(None, str(reason))
+def worst(m: Matrix) -> float:
+    exams = m.counting(m.last)
+    return m.cells(m.last, exams).min() if len(exams) else undefined("no exam counts at the end")
 
 
-def latest(rows: Sequence[Row], metric: str) -> Value:
-    """The last value of `metric`."""
-    found = max((row for row in rows if row.metric == metric), key=lambda row: (row.step, row.at), default=None)
-    return Value(found.value, found.note) if found else Value(None, f"no {metric} was measured")
+def online(rows: Sequence[Row]) -> Value:
+    """The mean over samples of the rows online/accuracy, one for each experience."""
+    there = [row for row in rows if row.metric == "online/accuracy"]
+    values = [(row.value, row.n) for row in there if row.value is not None]
+    if not there:
+        return Value(None, "no online/accuracy was measured: probes=[…,online] measures it")
+    if len(values) < len(there):
+        return Value(None, next(row.note for row in there if row.value is None))
+    return Value(sum(value * n for value, n in values) / sum(n for _, n in values))
 
 
-def _exams(readout: str, words: str) -> list[Summary]:
-    """The summaries of one read-out: `class`, untaught labels masked, or `task`, only the exam's labels open."""
-    lines: list[tuple[str, str, Callable[[Matrix], float], str, str, str]] = [
-        ("final_accuracy", "final accuracy", final, "mean over j of a(T, j)", GEM, "higher"),
-        (
-            "final_accuracy_samples",
-            "final accuracy over samples",
-            partial(final, by="samples"),
-            "mean over j of a(T, j), weighted by the samples of j",
-            ICARL,
-            "higher",
-        ),
-        (
-            "average_incremental_accuracy",
-            "average incremental accuracy",
-            incremental,
-            "mean over t = 1..T of the mean over j with l(j) <= t of a(t, j)",
-            f"{ICARL}; {RWALK} (means over tasks)",
-            "higher",
-        ),
-        (
-            "average_incremental_accuracy_samples",
-            "average incremental accuracy over samples",
-            partial(incremental, by="samples"),
-            "mean over t = 1..T of the mean over j with l(j) <= t of a(t, j), weighted by the samples of j",
-            ICARL,
-            "higher",
-        ),
-        ("learning_accuracy", "learning accuracy", learning, "mean over j of a(l(j), j)", MER, "higher"),
-        (
-            "forgetting",
-            "forgetting",
-            forgetting,
-            "mean over j with l(j) < T of (max over l(j) <= t < T of a(t, j)) - a(T, j)",
-            RWALK,
-            "lower",
-        ),
-        ("bwt", "backward transfer", backward, "mean over j with l(j) < T of a(T, j) - a(l(j), j)", GEM, "higher"),
-        ("fwt", "forward transfer", forward, "mean over j with l(j) > 1 of a(l(j) - 1, j) - a(0, j)", GEM, "higher"),
-    ]
-    return [
-        Summary(
-            id=f"{readout}/{name}",
-            compute=partial(measure, metric=f"{readout}/accuracy", formula=formula),
-            formula=f"{text}; a: {words} accuracy",
-            citation=citation,
+@dataclass(frozen=True)
+class _Line:
+    """A measure of exams, before it is one of a read-out."""
+
+    name: str
+    title: str
+    formula: Callable[[Matrix], float] | Callable[[Trace], float]
+    text: str
+    citation: str
+    better: str = "higher"
+    example: str = ""
+    remark: str = ""
+
+
+MATRIX = [
+    _Line(
+        "final_accuracy",
+        "final accuracy",
+        final,
+        "mean over j of a(T, j)",
+        GEM,
+        example="(.62 + .55 + .70 + .90) / 4",
+        remark="ACC in that paper. Each exam weighs the same.",
+    ),
+    _Line(
+        "final_accuracy_samples",
+        "final accuracy over samples",
+        partial(final, by="samples"),
+        "mean over j of a(T, j), weighted by the samples of j",
+        ICARL,
+        example="(62 + 55 + 70 + 90) / 400",
+        remark="With 200 samples in the last exam it would be (62 + 55 + 70 + 180) / 500 = .734. It is the accuracy on "
+        "all test samples taught so far. Which of the two a paper means matters on streams with uneven exams.",
+    ),
+    _Line(
+        "average_incremental_accuracy",
+        "average incremental accuracy",
+        incremental,
+        "mean over t = 1..T of the mean over j with l(j) <= t of a(t, j)",
+        f"{ICARL}; {RWALK} (means over tasks)",
+        example="(.90 + (.60 + .88) / 2 + (.70 + .40 + .92) / 3 + (.62 + .55 + .70 + .90) / 4) / 4",
+        remark="Steps at which no exam counts, and steps that were not looked at, are left out.",
+    ),
+    _Line(
+        "average_incremental_accuracy_samples",
+        "average incremental accuracy over samples",
+        partial(incremental, by="samples"),
+        "mean over t = 1..T of the mean over j with l(j) <= t of a(t, j), weighted by the samples of j",
+        ICARL,
+        example="(90 / 100 + (60 + 88) / 200 + (70 + 40 + 92) / 300 + (62 + 55 + 70 + 90) / 400) / 4",
+        remark="Likewise.",
+    ),
+    _Line(
+        "worst_exam",
+        "worst exam",
+        worst,
+        "min over j of a(T, j)",
+        "ours",
+        example="min(.62, .55, .70, .90)",
+        remark="What a mean over exams hides: a method may be good on all but one.",
+    ),
+    _Line(
+        "learning_accuracy",
+        "learning accuracy",
+        learning,
+        "mean over j of a(l(j), j)",
+        MER,
+        example="(.90 + .88 + .92 + .90) / 4",
+        remark="How well each exam is learned when it is taught, that is, plasticity.",
+    ),
+    _Line(
+        "forgetting",
+        "forgetting",
+        forgetting,
+        "mean over j with l(j) < T of (max over l(j) <= t < T of a(t, j)) - a(T, j)",
+        RWALK,
+        "lower",
+        "((.90 - .62) + (.88 - .55) + (.92 - .70)) / 3",
+        "Less is better. The best is taken over the steps before the last, so that forgetting is negative where the "
+        "last experience improves old exams; steps that were not looked at are left out. It is over the exams that "
+        "count at the end and were taught before the last experience.",
+    ),
+    _Line(
+        "bwt",
+        "backward transfer",
+        backward,
+        "mean over j with l(j) < T of a(T, j) - a(l(j), j)",
+        GEM,
+        example="((.62 - .90) + (.55 - .88) + (.70 - .92)) / 3",
+        remark="The last row against the diagonal. Forgetting is never less than −BWT, and they are equal where no "
+        "exam is better between than right after it was taught, as here. With two experiences they are one number: do "
+        "not report them as two findings.",
+    ),
+    _Line(
+        "fwt",
+        "forward transfer",
+        forward,
+        "mean over j with l(j) > 1 of a(l(j) - 1, j) - a(0, j)",
+        GEM,
+        remark="Undefined for R, whose upper triangle is empty. If exams 2, 3 and 4 had .30, .35 and .40 one step "
+        "before they are taught and .25 untrained, it would be (.05 + .10 + .15) / 3 = .10. It is against the same "
+        "network before any training; measured against the current model instead it would always be near 0. "
+        "`class/fwt` is undefined where experiences do not share classes: labels that are not taught yet are masked, "
+        "so such an exam cannot be answered, and its cells were scored under its task mask. `task/fwt` is the one to "
+        "read there. On domain-incremental streams it is the other way round.",
+    ),
+]
+TRACE = [
+    _Line(
+        "anytime_accuracy",
+        "anytime accuracy",
+        anytime,
+        "mean over p of the mean over the exams j taught or being taught at p of a(p, j)",
+        ACE,
+        example="(.90 + (.40 + .86) / 2 + (.60 + .88) / 2 + (.50 + .30 + .90) / 3 + (.70 + .40 + .92) / 3) / 5",
+        remark="AAA in that paper. The example is P, below.",
+    ),
+    _Line(
+        "min_accuracy",
+        "minimum accuracy",
+        minimum,
+        "mean over j with l(j) < T of min over p after l(j) of a(p, j)",
+        GAP,
+        example="(min(.40, .60, .50, .70) + min(.30, .40)) / 2",
+        remark="min-ACC in that paper: how deep old exams fall while others are taught, even where they recover.",
+    ),
+    _Line(
+        "worst_case_accuracy",
+        "worst-case accuracy",
+        worst_case,
+        "mean over j of a(P, j) where l(j) = T, else min over p after l(j) of a(p, j); P: the last p",
+        GAP,
+        example="(min(.40, .60, .50, .70) + min(.30, .40) + .92) / 3",
+        remark="WC-ACC in that paper: 1/k of what is learned, 1 − 1/k of minimum accuracy, for k exams.",
+    ),
+]
+
+
+def _exams(readout: str, words: str) -> Iterator[Summary]:
+    """The summaries of one read-out."""
+    for line in (*MATRIX, *TRACE):
+        within = line in TRACE
+        yield Summary(
+            id=f"{readout}/{line.name}",
+            compute=partial(follow, metric=f"anytime/{readout}", formula=line.formula)
+            if within
+            else partial(measure, metric=f"{readout}/accuracy", formula=line.formula),
+            formula=f"{line.text}; a: {words} accuracy",
+            citation=line.citation,
             unit="%",
-            better=better,
-            title=f"{title} ({readout})",
+            better=line.better,
+            title=f"{line.title} ({readout})",
+            example=line.example,
+            remark=line.remark,
         )
-        for name, title, formula, text, citation, better in lines
-    ]
 
 
-def _cost(name: str, title: str, unit: str, text: str) -> Summary:
+def _last(
+    id: str, title: str, text: str, citation: str, unit: str = "", better: str = "lower", remark: str = ""
+) -> Summary:
+    """The last value of the rows of the same name."""
     return Summary(
-        id=f"cost/{name}",
-        compute=partial(latest, metric=f"cost/{name}"),
-        formula=f"the last value of the rows cost/{name}: {text}",
-        citation="ours",
+        id=id,
+        compute=partial(latest, metric=id),
+        formula=f"the last value of the rows {id}: {text}",
+        citation=citation,
         unit=unit,
-        better="lower",
+        better=better,
         title=title,
+        remark=remark,
     )
 
 
 SUMMARIES: dict[str, Summary] = {
     summary.id: summary
     for summary in (
-        *_exams("class", "class-incremental"),
+        *_exams("class", READOUTS["class"]),
         Summary(
             id="class/recency",
             compute=partial(measure, metric="class/predicted_share", formula=recency),
@@ -273,35 +270,74 @@ SUMMARIES: dict[str, Summary] = {
             unit="%",
             better="",
             title="recency (class)",
+            remark="If 90 % of all answers are labels of exam 4, which has a quarter of the samples, recency is .90 "
+            "against .25. Neither more nor less is better by itself. Undefined where exams share classes.",
         ),
-        *_exams("task", "task-incremental"),
-        _cost(
-            "train_flops",
+        *_exams("task", READOUTS["task"]),
+        Summary(
+            id="online/accuracy",
+            compute=online,
+            formula="the mean over experiences of the rows online/accuracy, weighted by their samples",
+            citation=CLOC,
+            unit="%",
+            title="online accuracy",
+            example="(100 * .50 + 300 * .70) / 400",
+            remark="The example is of two experiences. The network is asked before its first step on the samples, and "
+            "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
+        ),
+        _last(
+            "calibration/ece",
+            "expected calibration error",
+            "sum over 15 equal bins of confidence of |accuracy - mean confidence|, weighted by the answers in the bin",
+            ECE,
+            "%",
+        ),
+        _last(
+            "plasticity/dormant",
+            "dormant units",
+            "share of units whose mean activation is at most .025 of their layer's mean",
+            DORMANT,
+            "%",
+        ),
+        _last(
+            "plasticity/effective_rank",
+            "effective rank of the features",
+            "exp of the entropy of their singular values, as shares of the sum",
+            RANK,
+            better="higher",
+        ),
+        _last(
+            "cost/train_flops",
             "training compute",
+            "matrix products and convolutions of all training, replay and extra phases included; exams are not",
+            "ours",
             "FLOP",
-            "matrix products and convolutions of all training, replay and extra phases included",
         ),
-        _cost("inference_flops", "inference compute per sample", "FLOP", "one prediction"),
-        _cost("parameters_trainable", "trainable parameters", "", "parameters that the last experience trains"),
-        _cost(
-            "parameters_stored",
+        _last("cost/inference_flops", "inference compute per sample", "one prediction", "ours", "FLOP"),
+        _last(
+            "cost/parameters_trainable", "trainable parameters", "parameters that the last experience trains", "ours"
+        ),
+        _last(
+            "cost/parameters_stored",
             "stored parameters",
-            "",
             "parameters of the model and of what the strategy keeps beside it",
+            "ours",
         ),
-        _cost(
-            "bytes_kept",
+        _last(
+            "cost/bytes_kept",
             "bytes kept",
-            "B",
             "what the strategy keeps from one experience to the next: samples, and state",
-        ),
-        _cost("train_seconds", "training time", "s", "wall time of learning"),
-        _cost("exam_seconds", "exam time", "s", "wall time of all exams"),
-        _cost(
-            "peak_memory",
-            "peak memory",
+            "ours",
             "B",
+        ),
+        _last("cost/train_seconds", "training time", "wall time of learning", "ours", "s"),
+        _last("cost/exam_seconds", "exam time", "wall time of all exams", "ours", "s"),
+        _last(
+            "cost/peak_memory",
+            "peak memory",
             "the most memory in use so far: of the GPU where the run is on one, else of the process",
+            "ours",
+            "B",
         ),
     )
 }

@@ -53,28 +53,39 @@ class NCM(Remembering):
         if len(memory):
             self.average(learner, memory)
 
-    @torch.no_grad()
     def average(self, learner: Learner, memory: Memory) -> None:
-        """Mean features (classes x features) of the samples in memory, un-augmented: each feature vector, and each
-        mean, has length 1.
-        """
-        assert memory.x is not None
-        assert memory.y is not None
-        found = []
-        for raw in memory.x[: len(memory)].split(learner.eval_batch):
-            x = learner.encode(raw)
-            with learner.spending("means", x.shape):
-                found.append(F.normalize(learner.features(x)))
-        members = F.one_hot(memory.y[: len(memory)], len(self.known))
-        self.means, self.known = F.normalize(members.T.float() @ torch.cat(found)), members.any(0)
+        """Mean features of the samples in memory, un-augmented."""
+        self.means, self.known = class_means(directions(learner, memory.data()), memory.data().labels, len(self.known))
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """Minus the squared distance to each class mean, B x classes; the base's logits while there are no means."""
         if self.means is None:
             return super().predict(learner, x)
-        found, means = F.normalize(learner.features(x)), self.means
-        squares = found.square().sum(1, keepdim=True) + means.square().sum(1)
-        return (2 * found @ means.T - squares).masked_fill(~self.known, LOWEST)
+        return nearest(learner.features(x), self.means, self.known)
+
+
+@torch.no_grad()
+def directions(learner: Learner, data: Data, mirrored: bool = False) -> Tensor:
+    """Features of samples, N x features, un-augmented, each vector of length 1; `mirrored`: of their mirror images."""
+    found = []
+    for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
+        x = learner.encode(learner.gather(data, positions)[0])
+        with learner.spending("means", x.shape):
+            found.append(F.normalize(learner.features(x.flip(-1) if mirrored else x)))
+    return torch.cat(found)
+
+
+def class_means(features: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Mean of the features (N x features) of each label (N): (classes x features, each of length 1; which have any)."""
+    members = F.one_hot(y.to(features.device), classes)
+    return F.normalize(members.T.float() @ features), members.any(0)
+
+
+def nearest(features: Tensor, means: Tensor, known: Tensor) -> Tensor:
+    """Minus the squared distance of features (B x features), scaled to length 1, to each mean of those known."""
+    found = F.normalize(features)
+    squares = found.square().sum(1, keepdim=True) + means.square().sum(1)
+    return (2 * found @ means.T - squares).masked_fill(~known, LOWEST)
 
 
 @dataclass

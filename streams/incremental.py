@@ -12,160 +12,68 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
-from clbench.data import Data, Source
-from clbench.datasets import Dataset, open_dataset
 from clbench.errors import Mistake, unknown
 from clbench.learner import derive
-from clbench.stream import Exam, Experience, Stream, Syllabus
-from clbench.transform import ImageTransform
-from clbench.types import Count, Natural, Share
+from clbench.stream import Exam, Syllabus
+from clbench.streams.images import Images, turned
+from clbench.types import Count, Natural
 
 
 @dataclass
-class Images(Stream):
-    """Lessons made of images: what class- and domain-incremental streams share."""
+class Divided(Images):
+    """A data set divided among the experiences, each with an exam of its own. Subclasses say by what."""
 
-    data: str = "digits"
-    """a data set by name, or a path: a prepared data set, a folder of images, or an .npz"""
-    label: str = "y"
-    """the field that is to be learned: `y`, or a further field of the data set (CIFAR-100: `coarse`)"""
-    resolution: Count | None = None
-    """images are brought to this many pixels a side; null: as they are"""
-    normalise: Literal["data", "unit"] = "data"
-    """data: channels to mean 0 and deviation 1 over the training set; unit: pixels in [0, 1]"""
-    crop: int = 0
-    """augmentation of stream and memory: black border, in pixels, from which windows are cut at random"""
-    flip: bool = False
-    """augmentation of stream and memory: mirrored left to right, half of the time"""
-    validation: Share = 0.0
-    """share of each experience, of each class, that is held out of training"""
-    exam_on: Literal["test", "validation"] = "test"
-    """what exams are made of; tuning selects on `validation`, never on `test`"""
-
-    def open(self, seed: int) -> None:
-        self._dataset = self._open_dataset()
-        if self.exam_on == "validation" and not self.validation:
-            raise Mistake("stream.exam_on=validation needs a share to hold out: set stream.validation=0.1, say.")
-        views = self._views(seed)
-        self._splits = {name: self._source(name, views) for name in ("train", "test")}
-        self._lessons = [np.flatnonzero(m) for m in self._members(self._dataset, "train", seed)]
-        self._tests = [np.flatnonzero(m) for m in self._members(self._dataset, "test", seed)]
-        for number, (lesson, test) in enumerate(zip(self._lessons, self._tests, strict=True)):
+    def _divide(self, seed: int) -> None:
+        """Which samples are taught by each experience, and which are asked for by its exam."""
+        self._show()
+        parts = {split: [np.flatnonzero(m) for m in self._members(split)] for split in ("train", "test")}
+        self._lessons: list[np.ndarray] = []
+        self._papers: list[np.ndarray] = []
+        for number, (lesson, test) in enumerate(zip(parts["train"], parts["test"], strict=True)):
             if not len(lesson) or not len(test):
                 what = "training" if not len(lesson) else "test"
                 raise Mistake(f"Experience {number} of the stream over {self.data} has no {what} sample.")
-        self._held = [self._hold_out(lesson, seed, i) for i, lesson in enumerate(self._lessons)]
-        for number, held in enumerate(self._held):
-            if held.all() or (self.validation and not held.any()):
-                much = "holds out all" if held.all() else "holds out none"
-                raise Mistake(
-                    f"stream.validation={self.validation} {much} of the {len(held)} samples of experience {number}."
-                )
+            held = self._hold_out(lesson, seed, number)
+            self._lessons.append(lesson[~held])
+            self._papers.append(test if self.exam_on == "test" else lesson[held])
 
-    def _open_dataset(self) -> Dataset:
-        if not self.data:
-            raise Mistake("This stream needs data: stream.data=PATH (a folder of images, an .npz) or stream.data=NAME.")
-        return open_dataset(self.data, self.resolution)
-
-    def _labels(self, split: str) -> np.ndarray:
-        return self._field(self._dataset, split, self.label)
-
-    def _field(self, dataset: Dataset, split: str, name: str) -> np.ndarray:
-        if name not in dataset.splits[split] or name == "x":
-            raise unknown(f"field of {dataset.name}", name, [f for f in dataset.splits[split] if f != "x"])
-        return dataset.splits[split][name]
-
-    def _values(self, dataset: Dataset, field: str) -> list[str]:
-        return dataset.classes if field == "y" else dataset.fields[field]
-
-    def _source(self, split: str, views: torch.Tensor | None) -> Source:
-        x, y = self._dataset.splits[split]["x"], np.ascontiguousarray(self._labels(split))
-        return Source(torch.from_numpy(x), torch.from_numpy(y), views)
-
-    def _views(self, seed: int) -> torch.Tensor | None:
-        return None
-
-    def _members(self, dataset: Dataset, split: str, seed: int) -> list[np.ndarray]:
+    def _members(self, split: str) -> list[np.ndarray]:
         """For each experience, which samples of a split belong to it (bool, N)."""
         raise NotImplementedError
-
-    def _hold_out(self, lesson: np.ndarray, seed: int, index: int) -> np.ndarray:
-        """Which positions of a lesson are held out (bool): the share of each class."""
-        held = np.zeros(len(lesson), bool)
-        if self.validation:
-            rng = np.random.default_rng(derive(seed, f"validation/{index}"))
-            labels = self._labels("train")[lesson]
-            for label in np.unique(labels):
-                members = rng.permutation(np.flatnonzero(labels == label))
-                held[members[: round(self.validation * len(members))]] = True
-        return held
-
-    def _view(self, index: int) -> int | None:
-        return None
 
     def __len__(self) -> int:
         return len(self._lessons)
 
-    def __getitem__(self, index: int) -> Experience:
-        rows = torch.from_numpy(self._lessons[index][~self._held[index]])
-        data = Data(self._splits["train"], rows, view=self._view(index), lesson=index)
-        return Experience(index, data, self._classes(index))
+    def _rows(self, index: int) -> np.ndarray:
+        return self._lessons[index]
 
     def _classes(self, index: int) -> frozenset[int]:
         return frozenset(np.unique(self._labels("train")[self._lessons[index]]).tolist())
 
     def exams(self) -> Sequence[Exam]:
-        found = []
-        for index in range(len(self)):
-            if self.exam_on == "test":
-                rows, split = self._tests[index], "test"
-            else:
-                rows, split = self._lessons[index][self._held[index]], "train"
-            data = Data(self._splits[split], torch.from_numpy(rows), view=self._view(index))
-            found.append(Exam(self._exam_name(index), data, self._classes(index), since=index))
-        return found
+        return [self._exam(self._name(i), self._papers[i], self._asked(i), since=i) for i in range(len(self))]
 
-    def _exam_name(self, index: int) -> str:
+    def _name(self, index: int) -> str:
         return f"{index:0{len(str(len(self) - 1))}d}"
 
+    def _asked(self, index: int) -> frozenset[int]:
+        """The labels that the exam on an experience leaves open."""
+        return self._classes(index)
+
     def syllabus(self) -> Syllabus:
-        height, width, channels = self._dataset.shape
         sets = [self._classes(i) for i in range(len(self))]
         return Syllabus(
             lessons=len(self),
             classes=len(self._values(self._dataset, self.label)),
-            shape=(channels, height, width),
-            sizes=tuple(int((~held).sum()) for held in self._held),
+            shape=self._shape,
+            sizes=tuple(map(len, self._lessons)),
             shared=sum(map(len, sets)) > len(frozenset().union(*sets)),
         )
 
-    def checksums(self) -> dict[str, str]:
-        dataset = self._open_dataset()
-        return {dataset.name: dataset.checksum}
-
-    def protocol(self) -> dict[str, Any]:
-        dataset = self._open_dataset()
-        return {
-            "data": dataset.name,
-            "data content": dataset.checksum[:12],
-            "label": self.label,
-            "resolution": self.resolution,
-            "normalisation": self.normalise,
-            "augmentation": ", ".join(([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else []))
-            or "none",
-            "validation": self.validation,
-            "exams": self.exam_on,
-        }
-
-    def transform(self) -> ImageTransform:
-        mean, std = self._dataset.moments() if self.normalise == "data" else ((0.0,), (1.0,))
-        return ImageTransform(tuple(mean), tuple(s or 1.0 for s in std), self.crop, self.flip)
-
 
 @dataclass
-class ClassIncremental(Images):
+class ClassIncremental(Divided):
     """Each experience brings classes that were not taught before."""
 
     experiences: Count = 5
@@ -173,19 +81,22 @@ class ClassIncremental(Images):
     order: Literal["natural", "seed"] | Natural | list[int] = "natural"
     """of the classes: `natural`; a list of all labels; a number, the seed of a shuffle that every run shares; `seed`:
     shuffled by each run's own seed"""
+    take: Count | None = None
+    """only the first so many classes of the order are taught; null: all"""
 
     def open(self, seed: int) -> None:
-        dataset = self._open_dataset()
-        self._field(dataset, "train", self.label)
-        classes = len(self._values(dataset, self.label))
+        there = len(self._load())
+        classes = self.take or there
+        if classes > there:
+            raise Mistake(f"stream.take={classes}: {self.data} has {there} classes.")
         if classes % self.experiences:
             fits = [n for n in range(1, classes + 1) if classes % n == 0]
             raise Mistake(
                 f"stream.experiences={self.experiences} does not divide the {classes} classes of {self.data}. "
                 f"These do: {', '.join(map(str, fits))}."
             )
-        self._order = self._ordered(classes, seed)
-        super().open(seed)
+        self._parts = np.split(self._ordered(there, seed)[:classes], self.experiences)
+        self._divide(seed)
 
     def _ordered(self, classes: int, seed: int) -> np.ndarray:
         match self.order:
@@ -199,21 +110,22 @@ class ClassIncremental(Images):
             raise Mistake(f"stream.order must list each label of {self.data} once: 0 to {classes - 1}.")
         return np.array(self.order)
 
-    def _members(self, dataset: Dataset, split: str, seed: int) -> list[np.ndarray]:
+    def _members(self, split: str) -> list[np.ndarray]:
         labels = self._labels(split)
-        return [np.isin(labels, part) for part in np.split(self._order, self.experiences)]
+        return [np.isin(labels, part) for part in self._parts]
 
     def protocol(self) -> dict[str, Any]:
         return {
             "scenario": "class-incremental",
             "experiences": self.experiences,
             "class order": "each run's own" if self.order == "seed" else str(self.order),
+            **({"classes taught": self.take} if self.take else {}),
             **super().protocol(),
         }
 
 
 @dataclass
-class DomainIncremental(Images):
+class DomainIncremental(Divided):
     """Each experience brings the same classes from another domain: a further field of the data set."""
 
     domain: str = "domain"
@@ -223,9 +135,9 @@ class DomainIncremental(Images):
     shuffled by each run's own seed"""
 
     def open(self, seed: int) -> None:
-        dataset = self._open_dataset()
+        self._load()
+        dataset = self._dataset
         self._field(dataset, "train", self.domain)
-        self._field(dataset, "train", self.label)
         names = self._values(dataset, self.domain)
         match self.order:
             case "natural":
@@ -242,13 +154,13 @@ class DomainIncremental(Images):
                     raise Mistake(f"stream.order must list one or more of {', '.join(names)}, each at most once.")
                 chosen = [names.index(name) for name in self.order]
         self._domains, self._names = chosen, [names[d] for d in chosen]
-        super().open(seed)
+        self._divide(seed)
 
-    def _members(self, dataset: Dataset, split: str, seed: int) -> list[np.ndarray]:
-        field = self._field(dataset, split, self.domain)
+    def _members(self, split: str) -> list[np.ndarray]:
+        field = self._field(self._dataset, split, self.domain)
         return [field == domain for domain in self._domains]
 
-    def _exam_name(self, index: int) -> str:
+    def _name(self, index: int) -> str:
         return self._names[index]
 
     def protocol(self) -> dict[str, Any]:
@@ -262,33 +174,88 @@ class Permuted(Images):
     MNIST).
 
     As in the DER protocol (Buzzega et al. 2020) the first experience is permuted too. Permutations are drawn from the
-    run's seed.
+    run's seed. For hundreds of tasks, as where plasticity is measured (Dohare et al. 2024), only some have exams, each
+    sat for the first time right after its task.
     """
 
     tasks: Count = 20
     """how many experiences"""
+    samples: Count | None = None
+    """training samples of a task, drawn anew for each; null: all"""
+    exam_every: Count = 1
+    """every so-many-th task has an exam"""
+    exam_samples: Count | None = None
+    """samples of an exam, the same in all exams; null: all"""
+    look_every: Count = 1
+    """probes look after every so-many-th task, before the first and after the last; must divide `exam_every`"""
 
     SCENARIO: ClassVar[str] = "domain-incremental, permuted pixels"
+    DRAWN: ClassVar[str] = "permutations"
 
-    def _views(self, seed: int) -> torch.Tensor:
+    def open(self, seed: int) -> None:
+        self._load()
+        if self.exam_every > self.tasks:
+            raise Mistake(f"stream.exam_every={self.exam_every} leaves the {self.tasks} tasks without an exam.")
+        if self.exam_every % self.look_every:
+            raise Mistake(
+                f"stream.look_every={self.look_every} must divide stream.exam_every={self.exam_every}, so that an exam "
+                "is sat right after its task."
+            )
+        self._seed = seed
+        self._show(self._views(np.random.default_rng(derive(seed, self.DRAWN))))
+        lesson, test = (np.arange(len(self._labels(split))) for split in ("train", "test"))
+        held = self._hold_out(lesson, seed, 0)
+        self._lesson = lesson[~held]
+        self._paper = test if self.exam_on == "test" else lesson[held]
+        if self.exam_samples and self.exam_samples < len(self._paper):
+            rng = np.random.default_rng(derive(seed, "exam samples"))
+            self._paper = np.sort(rng.choice(self._paper, self.exam_samples, replace=False))
+
+    def _views(self, rng: np.random.Generator) -> np.ndarray:
         height, width, _ = self._dataset.shape
-        rng = np.random.default_rng(derive(seed, "permutations"))
-        return torch.from_numpy(np.stack([rng.permutation(height * width) for _ in range(self.tasks)]))
+        return np.stack([rng.permutation(height * width) for _ in range(self.tasks)])
 
-    def _members(self, dataset: Dataset, split: str, seed: int) -> list[np.ndarray]:
-        return [np.ones(len(dataset.splits[split]["y"]), bool)] * self.tasks
+    def __len__(self) -> int:
+        return self.tasks
 
-    def _hold_out(self, lesson: np.ndarray, seed: int, index: int) -> np.ndarray:
-        return super()._hold_out(lesson, seed, 0)
+    def looks(self, step: int) -> bool:
+        return step % self.look_every == 0
+
+    def _rows(self, index: int) -> np.ndarray:
+        if self.samples is None or self.samples >= len(self._lesson):
+            return self._lesson
+        rng = np.random.default_rng(derive(self._seed, "samples", index))
+        return rng.choice(self._lesson, self.samples, replace=False)
 
     def _view(self, index: int) -> int:
         return index
 
     def _classes(self, index: int) -> frozenset[int]:
-        return frozenset(range(len(self._values(self._dataset, self.label))))
+        if self.samples is None:
+            return frozenset(range(len(self._values(self._dataset, self.label))))
+        return frozenset(np.unique(self._labels("train")[self._rows(index)]).tolist())
+
+    def exams(self) -> Sequence[Exam]:
+        width, classes = len(str(self.tasks - 1)), frozenset(range(len(self._values(self._dataset, self.label))))
+        return [
+            self._exam(f"{i:0{width}d}", self._paper, classes, since=i, view=i)
+            for i in range(self.exam_every - 1, self.tasks, self.exam_every)
+        ]
+
+    def syllabus(self) -> Syllabus:
+        size = min(len(self._lesson), self.samples or len(self._lesson))
+        classes = len(self._values(self._dataset, self.label))
+        return Syllabus(self.tasks, classes, self._shape, (size,) * self.tasks, shared=self.tasks > 1)
 
     def protocol(self) -> dict[str, Any]:
-        return {"scenario": self.SCENARIO, "experiences": self.tasks, **super().protocol()}
+        few = {
+            "samples an experience": self.samples,
+            "exams on": self.exam_every > 1 and f"every {self.exam_every}th experience",
+            "samples an exam": self.exam_samples,
+            "looks": self.look_every > 1 and f"every {self.look_every}th experience",
+        }
+        few = {name: value for name, value in few.items() if value}
+        return {"scenario": self.SCENARIO, "experiences": self.tasks, **few, **super().protocol()}
 
 
 @dataclass
@@ -300,12 +267,7 @@ class Rotated(Permuted):
     """
 
     SCENARIO: ClassVar[str] = "domain-incremental, rotated images"
+    DRAWN: ClassVar[str] = "angles"
 
-    def _views(self, seed: int) -> torch.Tensor:
-        from PIL import Image
-
-        height, width, _ = self._dataset.shape
-        angles = np.random.default_rng(derive(seed, "angles")).uniform(0, 180, self.tasks)
-        places = Image.fromarray(np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width), mode="I")
-        turned = [np.asarray(places.rotate(angle, Image.Resampling.NEAREST)) for angle in angles]
-        return torch.from_numpy(np.stack(turned).reshape(self.tasks, -1).astype(np.int64) - 1)
+    def _views(self, rng: np.random.Generator) -> np.ndarray:
+        return turned(self._dataset.shape[:2], rng.uniform(0, 180, self.tasks))

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from clbench.config import Recipe
+from clbench.streams.borderless import Blurry, Turning
 from clbench.streams.incremental import ClassIncremental, DomainIncremental, Permuted, Rotated
+from clbench.streams.recurring import Sampling, SCoLe, Slots
 
 DIGITS = ClassIncremental()
 """scikit-learn's 8 x 8 digits, 5 experiences of 2 classes"""
@@ -24,23 +26,67 @@ CIFAR100 = ClassIncremental(data="cifar100", experiences=10, crop=4, flip=True)
 """CIFAR-100, 10 experiences of 10 classes"""
 CIFAR100_20 = ClassIncremental(data="cifar100", experiences=20, crop=4, flip=True)
 """CIFAR-100, 20 experiences of 5 classes"""
+CIFAR100_17 = ClassIncremental(data="cifar100", experiences=17, take=85)
+"""CIFAR-100, 17 experiences of 5 classes, 15 classes left out: as A-GEM is compared (Chaudhry et al. 2019)"""
 PACS = DomainIncremental(
     data="pacs", resolution=64, order=["sketch", "cartoon", "art_painting", "photo"], crop=8, flip=True
 )
 """PACS (Li et al. 2017): sketch, cartoon, art painting, photo, 7 classes in each"""
 PERMUTED_MNIST = Permuted(data="mnist", normalise="unit")
 """MNIST, 20 orders of its pixels"""
+PERMUTED_MNIST_LONG = Permuted(
+    data="mnist", normalise="unit", tasks=800, samples=6000, exam_every=40, exam_samples=1000, look_every=40
+)
+"""MNIST, 800 orders of its pixels, to see whether a network goes on learning: an exam on every 40th"""
 ROTATED_MNIST = Rotated(data="mnist", normalise="unit")
 """MNIST, turned by 20 angles"""
+BLURRY_MNIST = Blurry(data="mnist")
+"""MNIST, 5 experiences of 2 classes, a tenth of each class taught in the others"""
+BLURRY_CIFAR10 = Blurry(data="cifar10", crop=4, flip=True)
+"""CIFAR-10, 5 experiences of 2 classes, a tenth of each class taught in the others"""
+BLURRY_CIFAR100 = Blurry(data="cifar100", experiences=10, crop=4, flip=True)
+"""CIFAR-100, 10 experiences of 10 classes, a tenth of each class taught in the others"""
+MNIST_360 = Turning(normalise="unit")
+"""MNIST-360: two consecutive digits at a time while all digits turn; no task ever ends"""
+SCOLE_MNIST = SCoLe(data="mnist", look_every=10)
+"""SCoLe on MNIST: 500 experiences of 2 of 10 classes"""
+SCOLE_FASHION = SCoLe(data="fashion_mnist", look_every=10)
+"""SCoLe on Fashion-MNIST: 500 experiences of 2 of 10 classes"""
+SCOLE_CIFAR10 = SCoLe(data="cifar10", experiences=1000, look_every=20)
+"""SCoLe on CIFAR-10: 1,000 experiences of 2 of 10 classes"""
+SCOLE_CIFAR100 = SCoLe(data="cifar100", experiences=1000, per_experience=10, look_every=20)
+"""SCoLe on CIFAR-100: 1,000 experiences of 10 of 100 classes"""
+CIR_CIFAR100 = Sampling(data="cifar100", look_every=10)
+"""CIR by sampling on CIFAR-100: 500 experiences of 500 samples, a class comes back with a chance of 0.2"""
+CIR_CIFAR100_SLOTS = Slots(data="cifar100", experiences=100, per_experience=20, look_every=5)
+"""CIR by slots on CIFAR-100: 100 experiences of 20 of 100 classes, every sample taught once"""
 
 _HOUSE = "clbench's own, for two cores"
 _DER = "Buzzega et al. 2020 (DER); Mammoth"
+_LESORT = "Lesort et al. 2023 (SCoLe); its official code, SGD without masking"
+_ON_FEWER = "as lesort2023, on fewer samples, which two cores run in minutes"
+_AGEM = "Chaudhry et al. 2019 (A-GEM); the rate is untuned"
+_ONE_PASS = "ours: one pass in batches of 10, as Chaudhry et al. 2019 (A-GEM), over all labels"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
 _GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.1}
 _COLOUR = {"model": "convbn", "learner.epochs": 3, "learner.batch": 32, "learner.lr": 0.1}
 _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
+_PROBES = {"probes": ["exams", "cost", "timing", "loss"]}
+_SCOLE = {
+    **_PROBES,
+    "learner.threads": 1,
+    "learner.eval_batch": 512,
+    "learner.epochs": 1,
+    "learner.batch": 64,
+    "learner.lr": 0.01,
+    "learner.clip": 10.0,
+    "learner.keep_optimizer": True,
+}
+_SCOLE_GREY = {**_SCOLE, "model": "cnn"}
+_SCOLE_COLOUR = {**_SCOLE, "model": "resnet20"}
+_ONLINE = {"model": "resnet18", "model.width": 20, "learner.epochs": 1, "learner.batch": 10, "learner.lr": 0.03}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
@@ -59,19 +105,68 @@ RECIPES = {
         ),
     },
     "fashion_mnist": {"house": Recipe(_GREY, _HOUSE)},
-    "cifar10": {"house": Recipe(_COLOUR, _HOUSE), "der2020": Recipe(_RESNET, _DER)},
+    "cifar10": {
+        "house": Recipe(_COLOUR, _HOUSE),
+        "der2020": Recipe(_RESNET, _DER),
+        "online": Recipe(_ONLINE, _ONE_PASS),
+    },
     "cifar100": {
         "house": Recipe(_COLOUR, _HOUSE),
         "xder2022": Recipe(
             {**_RESNET, "learner.schedule": "multistep", "learner.milestones": (35.0, 45.0), "learner.gamma": 0.2},
             _XDER,
         ),
+        "online": Recipe(_ONLINE, _ONE_PASS),
     },
-    "cifar100_20": {"house": Recipe(_COLOUR, _HOUSE)},
+    "cifar100_17": {
+        "house": Recipe({**_COLOUR, "stream.crop": 4, "stream.flip": True}, _HOUSE),
+        "agem2019": Recipe({**_ONLINE, "learner.loss_mask": "experience"}, _AGEM),
+    },
+    "cifar100_20": {"house": Recipe(_COLOUR, _HOUSE), "online": Recipe(_ONLINE, _ONE_PASS)},
+    "blurry_mnist": {"house": Recipe(_GREY, _HOUSE)},
+    "blurry_cifar10": {"house": Recipe(_COLOUR, _HOUSE), "online": Recipe(_ONLINE, _ONE_PASS)},
+    "blurry_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "online": Recipe(_ONLINE, _ONE_PASS)},
+    "mnist_360": {
+        "house": Recipe(
+            {
+                **_SMALL,
+                **_PROBES,
+                "model": "mlp",
+                "learner.epochs": 1,
+                "learner.batch": 16,
+                "learner.lr": 0.1,
+                "learner.keep_optimizer": True,
+            },
+            _HOUSE,
+        )
+    },
+    "scole_mnist": {
+        "house": Recipe({**_SCOLE_GREY, "stream.samples": 1000}, _ON_FEWER),
+        "lesort2023": Recipe(_SCOLE_GREY, _LESORT),
+    },
+    "scole_fashion": {
+        "house": Recipe({**_SCOLE_GREY, "stream.samples": 1000}, _ON_FEWER),
+        "lesort2023": Recipe(_SCOLE_GREY, _LESORT),
+    },
+    "scole_cifar10": {
+        "house": Recipe({**_SCOLE_COLOUR, "stream.experiences": 300, "stream.samples": 128}, _ON_FEWER),
+        "lesort2023": Recipe(_SCOLE_COLOUR, _LESORT),
+    },
+    "scole_cifar100": {
+        "house": Recipe({**_SCOLE_COLOUR, "stream.experiences": 300, "stream.samples": 128}, _ON_FEWER),
+        "lesort2023": Recipe(_SCOLE_COLOUR, _LESORT),
+    },
+    "cir_cifar100": {
+        "house": Recipe({**_SCOLE_COLOUR, "stream.samples": 128}, "as the house recipe of scole_cifar100")
+    },
+    "cir_cifar100_slots": {"house": Recipe(_SCOLE_COLOUR, "as the house recipe of scole_cifar100, on all samples")},
     "pacs": {"house": Recipe(_COLOUR, _HOUSE)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),
         "der2020": Recipe(_TWENTY_TASKS, _DER),
+    },
+    "permuted_mnist_long": {
+        "house": Recipe({**_TWENTY_TASKS, **_PROBES, "learner.batch": 32, "learner.lr": 0.1}, _HOUSE)
     },
     "rotated_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),

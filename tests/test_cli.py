@@ -132,7 +132,7 @@ def content(results: str) -> dict[str, bytes]:
 def test_help_lists_every_command():
     done = subprocess.run([sys.executable, "-m", "clbench.cli", "--help"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("run", "validate", "list", "show", "data", "leaderboard", "compare", "sync"):
+    for command in ("run", "validate", "tune", "list", "show", "data", "leaderboard", "compare", "sync"):
         assert re.search(rf"^    {command}\b", done.stdout, re.MULTILINE)
 
 
@@ -234,6 +234,11 @@ def test_every_entry_can_be_shown(clbench):
         ("data prepare minst", ["Did you mean 'mnist'?"]),
         ("leaderboard nowhere", ["no folder nowhere"]),
         ("compare er naive --results nowhere", ["no folder nowhere"]),
+        ("compare er", ["two names, or --against one"]),
+        ("compare --against er --results nowhere", ["no folder nowhere"]),
+        ("leaderboard nowhere --ranks", ["no folder nowhere"]),
+        ("run stream=toy first=3", ["first=3 leaves nothing out", "3 experiences"]),
+        ("run tuned=nowhere.yaml", ["tuned=nowhere.yaml can't be read", "No such file"]),
         ("sync nowhere", ["no folder nowhere"]),
     ],
 )
@@ -334,11 +339,35 @@ def test_processes_share_a_sweep_and_change_nothing(clbench):
     assert any("learner.model" in name for name in content("alone"))
 
 
+def test_runs_that_differ_in_an_option_are_told_apart(clbench):
+    done = clbench(f"{TOY} strategy=naive,er learner.lr=0.1,0.2")
+    assert "[1/4] toy naive learner.lr=0.1 seed 0: " in done.out
+    assert "[4/4] toy er learner.lr=0.2 seed 0: " in done.out
+    assert "toy er seed 0: " in clbench(f"{TOY} strategy=er seed=0").out
+
+
+def test_the_first_experiences_alone(clbench):
+    done = clbench(f"{TOY} strategy=er first=2")
+    assert (done.status, done.err) == (0, "")
+    [folder] = folders()
+    assert sorted(path.name for path in (folder / "predictions").glob("0*")) == ["000.npz", "001.npz", "002.npz"]
+    with np.load(folder / "predictions" / "truth.npz") as truth:
+        assert sorted(truth) == ["0", "1"]
+    whole = clbench(f"{TOY} strategy=er results=whole")
+    assert whole.status == 0
+    [other] = folders("whole")
+    first, all_ = (list(csv.DictReader((f / "rows.csv").read_text().splitlines())) for f in (folder, other))
+    seen = [
+        row for row in all_ if row["metric"] == "class/accuracy" and row["step"] in "012" and row["subject"] in "01"
+    ]
+    assert [row for row in first if row["metric"] == "class/accuracy"] == seen, "it is how the whole stream begins"
+
+
 def test_a_run_that_diverges_says_where_and_the_others_go_on(clbench):
     done = clbench(f"{TOY} strategy=naive learner.lr=1e30,0.1")
     assert done.status == 4
-    assert re.search(r"\[1/2\] toy naive seed 0: diverged: the loss was \S+ at step \d+", done.out)
-    assert "[2/2] toy naive seed 0: final accuracy" in done.out
+    assert re.search(r"\[1/2\] toy naive learner\.lr=1e\+30 seed 0: diverged: the loss was \S+ at step \d+", done.out)
+    assert "[2/2] toy naive learner.lr=0.1 seed 0: final accuracy" in done.out
 
 
 def test_a_run_that_fails_says_a_line_and_keeps_the_story(clbench, theirs):
@@ -439,6 +468,31 @@ def test_compare_pairs_the_seeds_and_does_not_claim_too_much(clbench, two):
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
+def test_compare_all_against_one(clbench, two):
+    done = clbench("compare --against naive --holm")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("All against naive\n")
+    assert re.search(r"^er .*2 +\d", done.out, re.MULTILINE)
+    assert "With 2 seeds no difference can be claimed" in done.out
+    assert clbench("compare er --against naive --holm") == done
+    assert clbench("compare --against naive --format csv").out.startswith("name,mean,")
+
+
+def test_ranks_need_several_streams(clbench, two):
+    done = clbench("leaderboard --ranks")
+    assert (done.status, done.out, done.err) == (2, "", "Ranks are over several streams; here is toy.\n")
+    assert clbench(f"{TOY} strategy=naive,er seed=0,1".replace("stream=toy", "stream=toy stream.classes=9")).status == 0
+    shutil.copytree("results", "more")
+    for meta in Path("more").rglob("meta.json"):
+        text = meta.read_text()
+        meta.write_text(text.replace('"stream": "toy"', '"stream": "toi"'))
+    shutil.copytree("more", "results/more")
+    done = clbench("leaderboard --ranks")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("2 strategies over 2 streams\n")
+    assert "toi has a further board of 4 runs" in done.out
+
+
 def test_sync_fills_mlflow_and_changes_no_result(clbench, two):
     board = clbench("leaderboard --format csv")
     done = clbench("sync")
@@ -503,7 +557,7 @@ def test_a_damaged_data_set_names_the_file(clbench, home):
 
 
 def test_a_plug_in_is_listed_shown_and_run(clbench, theirs):
-    assert "  theirs      Fine-tuning on half of the loss.\n" in clbench("list strategies").out
+    assert re.search(r"^  theirs +Fine-tuning on half of the loss\.$", clbench("list strategies").out, re.MULTILINE)
     assert "of the loss" in clbench("show theirs").out
     done = clbench(f"{TOY} strategy=theirs strategy.share=0.25")
     assert (done.status, done.err) == (0, "")

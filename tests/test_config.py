@@ -414,9 +414,13 @@ def listed(*names):
     return ", ".join(sorted(names))
 
 
-PROBES = "cost, drift, exams, loss, restoration, timing"
+PROBES = (
+    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, restoration, "
+    "timing"
+)
 SETTINGS = (
-    "budget, checkpoint, config, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, workers"
+    "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "
+    "tuned, workers"
 )
 SWEPT = "only lists (A,B) and range(N) are swept over; intervals, globs and shuffles are not."
 CHANGED = "additions (+), deletions (~) and packages (@) are not supported; write path=value."

@@ -29,6 +29,7 @@ def costs(strategy, learner=None):
 def test_what_naive_costs():
     weights, biases = 16 * 8 + 8 * 4, 8 + 4
     assert costs(Strategy()) == {
+        "cost/samples": 40,
         "cost/train_flops": 2 * 40 * (3 * weights - 16 * 8),
         "cost/inference_flops": 2 * weights,
         "cost/parameters_trainable": weights + biases,

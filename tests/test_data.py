@@ -100,3 +100,15 @@ def test_to_its_own_device_copies_nothing():
     data = images([0, 1, 2])
     assert data.to(torch.device("cpu")).source is data.source
     assert numbers(data.gather(torch.tensor([2, 0]))[0]) == [2, 0]
+
+
+def test_copies_of_parts_from_different_sources_are_one():
+    one, other = images([0, 1, 2, 3]), images([4, 5, 6])
+    viewed = Data(Source(one.source.x, one.source.y, torch.arange(15, -1, -1)[None]), torch.tensor([1]), view=0)
+    both = Data.copied([other.subset(torch.tensor([2, 0])), viewed])
+    x, y = both.gather(torch.arange(3))
+    assert y.tolist() == both.labels.tolist() == [6, 4, 1]
+    assert torch.equal(x[:2], other.source.x[[2, 0]])
+    assert torch.equal(x[2], one.source.x[1].flip(0, 1))
+    other.source.x[2] = 0
+    assert not torch.equal(both.source.x[0], other.source.x[2])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,13 @@ def test_an_exam_partly_taught_is_asked_among_what_was_taught():
     where = look(1, exams=[paper], classes=4, seen=frozenset({0, 1}))
     sat(where)
     assert where.predictions["class"]["half"].tolist() == [1, 0]
+
+
+def test_a_stream_may_have_its_exams_answered_among_all_labels():
+    where = look(1, shared=True)
+    where.syllabus = replace(where.syllabus, answers="all")
+    sat(where)
+    assert {name: given.tolist() for name, given in where.predictions["class"].items()} == CLASS[3]
 
 
 def test_where_experiences_share_classes_there_is_no_task_readout():

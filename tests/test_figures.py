@@ -8,7 +8,7 @@ from matplotlib.container import BarContainer
 
 from clbench import results
 from clbench.errors import Mistake
-from clbench.figures import COLOURS, cost, drift_map, restoration_bars
+from clbench.figures import COLOURS, confusion_map, cost, drift_map, plasticity, restoration_bars
 from clbench.metric import Row
 from clbench.statistics import mean_interval
 
@@ -214,3 +214,39 @@ def test_what_no_figure_of_cost_can_show(tmp_path):
     write(tmp_path / "c", "naive", [0.6], 1e9, protocol={"epochs": 7})
     with pytest.raises(Mistake, match="runs of one protocol"):
         cost(results.find(tmp_path / "c"))
+
+
+# Confusion.
+
+
+def test_a_confusion_map_has_a_line_for_what_was_asked():
+    shares = {"1>1": 0.25, "1>3": 0.75, "3>1": 0.5, "3>3": 0.5}
+    rows = [Row(3, 9, "confusion/share", subject, share, 8) for subject, share in shares.items()]
+    axes, _ = confusion_map(rows[::-1]).axes
+    assert axes.images[0].get_array().tolist() == [[0.25, 0.75], [0.5, 0.5]]
+    assert words(axes.get_xticklabels()) == words(axes.get_yticklabels()) == ["1", "3"]
+    assert confusion_map([]) is None
+    assert confusion_map([Row(3, 9, "confusion/share", "", None, 0, "experiences share classes")]) is None
+
+
+# Plasticity.
+
+
+def test_plasticity_shows_the_rows_that_there_are(tmp_path):
+    for seed in range(3):
+        rows = [Row(step, step, "online/accuracy", "", 0.1 * step + 0.01 * seed, 10) for step in (1, 2, 3)]
+        rows += [Row(step, step, "plasticity/weight_norm", group, 3.0 + (group == "head"), 5)
+                 for step in range(4) for group in ("stem", "head")]  # fmt: skip
+        rows += [Row(step, step, "plasticity/dormant", subject, 0.5, 9) for step in range(4) for subject in ("1", "2")]
+        write_run(tmp_path, "naive", seed, rows=rows)
+    left, right = plasticity(results.find(tmp_path)).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("online accuracy, %", "norm of all weights")
+    assert left.lines[0].get_ydata().tolist() == pytest.approx([11, 21, 31])
+    assert right.lines[0].get_ydata().tolist() == pytest.approx([5.0] * 4)
+    assert len(left.collections) == 1
+
+
+def test_no_plasticity_no_figure(tmp_path):
+    write_run(tmp_path, "naive")
+    with pytest.raises(Mistake, match="probes online and plasticity"):
+        plasticity(results.find(tmp_path))

@@ -127,6 +127,10 @@ def test_what_is_kept_to_one_file_stays_there():
     assert not [(file, package) for file, package in wrong if file not in KEPT[package]]
 
 
+def test_what_is_kept_to_one_file_waits_there_in_a_function():
+    assert not {name(path): found for path in FILES if (found := top(imports_at_once(path)) & set(KEPT))}
+
+
 def test_what_answers_at_once_imports_nothing_heavy():
     """Everything that listing, showing and checking names needs, by the source."""
     quick = closure(

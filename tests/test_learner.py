@@ -657,3 +657,77 @@ def test_a_phase_of_its_own_is_not_looked_into():
     assert seen == []
     learner.fit(learner.batches(data), Strategy().loss)
     assert seen == [6, 7, 8, 9, 10]
+
+
+def test_watchers_are_told_of_each_step_before_the_weights_move():
+    told = []
+    learner = opened(batch=4)
+    experience = lesson(images([0, 1, 2, 3] * 3))
+    learner.watchers = [lambda batch, logits: told.append((batch, logits, learner.model(batch.x).detach()))]
+    teach(learner, Strategy(), [experience])
+    assert len(told) == 3
+    for batch, logits, again in told:
+        assert len(batch.raw) == 4
+        assert torch.equal(logits, again)
+    assert not learner.model._forward_hooks
+
+
+def test_watchers_are_not_told_of_passes_between_two_steps():
+    class Between(Strategy):
+        def batches(self, learner, experience):
+            for batch in learner.batches(experience.train):
+                yield batch
+                if learner.step < 3:
+                    learner.fit(learner.batches(experience.train), self.loss, optimizer=learner.new_optimizer(1))
+
+        def adjust(self, learner):
+            learner(torch.zeros(1, 1, 4, 4)).sum()
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
+    teach(learner, Between(), [lesson(images([0, 1, 2, 3] * 2))])
+    assert len(told) == learner.step > 2
+    assert all(told)
+
+
+def test_watchers_are_told_of_the_first_forward_pass_of_a_step():
+    class Twice(Strategy):
+        def loss(self, learner, batch):
+            first, _ = learner(batch.x), learner(torch.zeros_like(batch.x))
+            return learner.criterion(first, batch.y)
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
+    teach(learner, Twice(), [lesson(images([0, 1, 2, 3]))])
+    assert told == [True]
+
+
+def test_watchers_are_not_told_of_steps_that_do_not_ask_the_model():
+    class Head(Strategy):
+        def loss(self, learner, batch):
+            if learner.step % 2:
+                return super().loss(learner, batch)
+            return learner.criterion(learner.model.head(learner.features(batch.x)), batch.y)
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append((learner.step, torch.equal(logits, learner.model(batch.x))))]
+    teach(learner, Head(), [lesson(images([0, 1, 2, 3] * 4))])
+    assert told == [(1, True), (3, True)]
+
+
+def test_watchers_are_not_told_of_what_is_asked_for_its_price():
+    class Dear(Strategy):
+        def loss(self, learner, batch):
+            if len(batch.x) > 1:
+                learner.flops.table.clear()
+                learner.price(learner.blank(1), self.loss)
+            return super().loss(learner, batch)
+
+    told = []
+    learner = opened(batch=4)
+    learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
+    teach(learner, Dear(), [lesson(images([0, 1, 2, 3]))])
+    assert told == [True]

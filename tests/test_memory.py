@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from small import images, numbers
 
-from clbench.memory import GreedyBalanced, Memory, Reservoir
+from clbench.memory import Exemplars, GreedyBalanced, Memory, Reservoir, herding
 
 
 def stream(memory, labels, sizes, seed=0):
@@ -188,3 +188,76 @@ def test_bytes_are_those_of_the_filled_slots():
     assert memory.nbytes == 8 * (4 * 4 + 8 + 2 * 8 + 4)
     stream(memory, [0] * 100, [30])
     assert memory.nbytes == 50 * (4 * 4 + 8 + 2 * 8 + 4)
+
+
+def test_the_samples_of_a_memory_are_data_of_their_own():
+    memory = stream(Reservoir(50), [n % 3 for n in range(8)], [5])
+    data = memory.data()
+    x, y = data.gather(torch.arange(8))
+    assert len(data) == 8
+    assert numbers(x) == list(range(8))
+    assert y.tolist() == data.labels.tolist() == [n % 3 for n in range(8)]
+
+
+# Exemplars, and herding.
+
+
+def taken(memory, rows, labels, share, rng=None):
+    """Offer samples of these numbers, in this order; the numbers that are kept of each class, in order."""
+    data = images([0] * 100)
+    memory.take(data.gather(torch.tensor(rows))[0], torch.tensor(labels), share, rng)
+    found, y = numbers(memory.x[: len(memory)]), memory.y[: len(memory)].tolist()
+    return {label: [n for n, own in zip(found, y, strict=True) if own == label] for label in sorted(set(y))}
+
+
+def test_exemplars_keep_the_first_of_each_class_and_are_cut_short():
+    memory = Exemplars(12)
+    assert taken(memory, [7, 3, 9, 4, 1, 8], [0, 1, 0, 1, 0, 1], 6) == {0: [7, 9, 1], 1: [3, 4, 8]}
+    assert taken(memory, [20, 22, 21], [5, 5, 5], 2) == {0: [7, 9], 1: [3, 4], 5: [20, 22]}
+    assert (len(memory), memory.size) == (6, 12)
+    assert taken(memory, [30], [2], 1) == {0: [7], 1: [3], 2: [30], 5: [20]}
+    assert len(memory) == 4
+    assert memory.nbytes == 4 * (4 * 4 + 8)
+
+
+def test_new_exemplars_come_before_those_held_and_the_last_give_way():
+    memory = Exemplars(20)
+    taken(memory, [1, 2, 3, 4], [0] * 4, 4)
+    assert taken(memory, [9, 8], [0, 0], 4) == {0: [9, 8, 1, 2]}
+
+
+def test_with_a_generator_random_exemplars_give_way():
+    gone = Counter()
+    for seed in range(400):
+        memory = Exemplars(8)
+        taken(memory, [1, 2, 3, 4, 11], [0] * 4 + [1], 4)
+        held = taken(memory, [9], [0], 4, np.random.default_rng(seed))
+        assert held[1] == [11]
+        assert held[0][0] == 9
+        [lost] = {1, 2, 3, 4} - set(held[0])
+        gone[lost] += 1
+    assert stats.chisquare([gone[n] for n in (1, 2, 3, 4)]).pvalue > 1e-3
+
+
+def herded(features, count):
+    """Algorithm 4 of iCaRL, one candidate at a time."""
+    mean, chosen = features.mean(0), []
+    for number in range(1, min(count, len(features)) + 1):
+        gaps = {}
+        for candidate in set(range(len(features))) - set(chosen):
+            gaps[candidate] = np.linalg.norm(mean - features[[*chosen, candidate]].sum(0) / number)
+        chosen.append(min(gaps, key=gaps.__getitem__))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("count", [1, 7, 30, 99])
+def test_herding_is_algorithm_4(seed, count):
+    features = np.random.default_rng(seed).normal(size=(30, 5))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    assert herding(torch.from_numpy(features), count).tolist() == herded(features, count)
+
+
+def test_herding_by_hand():
+    # The mean is 3: 4 is nearest; with 4, 1 makes 2.5 and 0 makes 2; with 4 and 1, 7 makes 4 and 0 makes 5 / 3.
+    assert herding(torch.tensor([[0.0], [1.0], [4.0], [7.0]]), 3).tolist() == [2, 1, 3]

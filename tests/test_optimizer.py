@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from clbench.optimizer import KINDS, Optimizer, cosine, multistep
+from clbench.optimizer import KINDS, Followed, Optimizer, cosine, multistep
 from clbench.state import pack_value, unpack_value
 
 
@@ -123,3 +123,28 @@ def test_state_goes_on_where_it_was_taken(kind, factor):
 def test_half_a_cosine_by_hand():
     optimizer = Optimizer(parameters(), "sgd", 0.2, factor=cosine, steps=4)
     assert rates(optimizer, 4) == pytest.approx([0.2, 0.1 * (1 + math.sqrt(0.5)), 0.1, 0.1 * (1 - math.sqrt(0.5))])
+
+
+def test_a_parameter_may_begin_to_train_later():
+    """Momentum in torch's fused form: as in the plain one, also for what had no gradient in the first step."""
+    ours, theirs = ([nn.Parameter(torch.ones(3)) for _ in range(2)] for _ in range(2))
+    optimizer, plain = Optimizer(ours, "sgd", 0.1, momentum=0.9), torch.optim.SGD(theirs, 0.1, momentum=0.9)
+    for step in range(4):
+        for made, parameters in ((optimizer, ours), (plain, theirs)):
+            made.zero_grad()
+            sum((step + 1) * p.square().sum() for p in parameters[: 1 + step % 2]).backward()
+            made.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_follows_a_step():
+    parameter, seen = nn.Parameter(torch.ones(1)), []
+    inner = Optimizer([parameter], "sgd", 0.1, steps=7)
+    outer = Followed(inner, lambda: seen.append(parameter.item()))
+    for _ in range(2):
+        outer.zero_grad()
+        parameter.sum().backward()
+        outer.step()
+    assert seen == pytest.approx([0.9, 0.8])
+    assert (outer.done, outer.steps) == (inner.done, 7) == (2, 7)

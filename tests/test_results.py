@@ -258,6 +258,38 @@ def test_sources_of_options_are_footnotes_where_they_differ(tmp_path):
     assert "| er² |" in text
 
 
+def test_one_source_of_all_options_is_said(tmp_path):
+    tuned = "tuned here on validation (protocol first=1 on toy)"
+    write_seeds(tmp_path, "er", [0.5], preset=tuned)
+    write_seeds(tmp_path, "der", [0.6], preset=tuned)
+    text = results.render(results.leaderboard(results.find(tmp_path)), "md")
+    assert f"Options: {tuned}." in text
+    assert "| er |" in text
+
+
+def test_how_a_row_varies_with_the_rate(tmp_path):
+    for rate, accuracy, digit in (("0.03", 0.3, "a"), ("0.1", 0.5, "b"), ("1.0", 0.2, "c")):
+        config = {"learner.lr": rate, "strategy.alpha": "1"}
+        write_seeds(tmp_path, "er", [accuracy], hash=digit * 12, config=config)
+    write_seeds(tmp_path, "er", [0.6], hash="d" * 12, config={"learner.lr": "0.1", "strategy.alpha": "2"})
+    (board,) = results.leaderboard(results.find(tmp_path), [FINAL])
+    assert [(row.hash[0], row.rates) for row in board.rows] == [
+        ("d", None), ("b", (0.03, 1.0, 0.2, 0.5, 3)), ("a", None), ("c", None),
+    ]  # fmt: skip
+    assert "| er, learner.lr 0.1, alpha 1, rate 0.03–1: 20.0–50.0 |" in results.render([board], "md")
+    write_run(tmp_path, "er", 1, hash="c" * 12, state="diverged", config={"learner.lr": "1.0", "strategy.alpha": "1"})
+    (board,) = results.leaderboard(results.find(tmp_path), [FINAL])
+    assert "rate 0.03–1: not every one has a mean" in results.render([board], "md")
+
+
+def test_boards_on_validation_shares_come_last_and_say_so(tmp_path):
+    write_seeds(tmp_path, "er", [0.5] * 6, protocol={"exams": "validation"}, hash="a" * 12)
+    write_seeds(tmp_path, "er", [0.5], protocol={"exams": "test"})
+    test, validation = results.leaderboard(results.find(tmp_path))
+    assert test.protocol["exams"] == "test"
+    assert validation.notes == ["Exams are validation shares: to choose options by, not to judge strategies by."]
+
+
 def test_a_seed_that_is_there_twice_counts_once(tmp_path):
     write_run(tmp_path / "old", "er", 0, rows=final(0.1), started="2026-01-01T00:00:00+00:00")
     write_run(tmp_path / "new", "er", 0, rows=final(0.9), started="2026-01-02T00:00:00+00:00")
@@ -376,9 +408,12 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert found.half_width == pytest.approx(2.570582 * d.std(ddof=1) / np.sqrt(6))
     assert (found.p, found.n) == (2 / 64, 6)
     assert found.effect == pytest.approx(0.035 / d.std(ddof=1))
-    assert comparison.notes == []
+    assert found.detectable == pytest.approx(1.793 * d.std(ddof=1), rel=0.02)
+    assert comparison.notes == [
+        "80 % power: the difference that 6 seeds with this spread show at p ≤ .05 with that probability."
+    ]
     text = results.render_comparison(comparison, console=narrow())
-    assert re.search(r"final accuracy \(class\) ↑ % +70\.2 +66\.7 +3\.5 ± 2\.0 +\.031 +1\.87", text)
+    assert re.search(r"final accuracy \(class\) ↑ % +70\.2 +66\.7 +3\.5 ± 2\.0 +\.031 +1\.87 +3\.3", text)
 
 
 def test_too_few_seeds_are_said(tmp_path):
@@ -398,7 +433,7 @@ def test_seeds_that_are_not_done_allow_no_difference(tmp_path):
     write_seeds(tmp_path, "b", [0.4])
     write_run(tmp_path, "b", 1, state="diverged", at=7)
     found = results.compare(*groups(tmp_path)).differences[FINAL]
-    assert found == (None, None, None, None, None, None, 2, "b: 1 of 2 diverged at step 7")
+    assert found == (None, None, None, None, None, None, None, 2, "b: 1 of 2 diverged at step 7")
 
 
 def test_an_undefined_value_allows_no_difference(tmp_path):
@@ -408,7 +443,7 @@ def test_an_undefined_value_allows_no_difference(tmp_path):
     comparison = results.compare(first, second, ["task/bwt", FINAL])
     assert comparison.differences["task/bwt"].note == "no task/accuracy was measured"
     text = results.render_comparison(comparison, "md")
-    assert "| backward transfer (task) ↑ % | – | – | –¹ | – | – |" in text
+    assert "| backward transfer (task) ↑ % | – | – | –¹ | – | – | – |" in text
     assert "¹ no task/accuracy was measured" in text
     lines = list(csv.DictReader(io.StringIO(results.render_comparison(comparison, "csv"))))
     assert [(line["metric"], line["p"]) for line in lines] == [("task/bwt", ""), (FINAL, "0.5")]
@@ -431,6 +466,113 @@ def test_what_cannot_be_compared(tmp_path):
     write_run(tmp_path, "c", 4)
     with pytest.raises(Mistake, match=r"no seed to pair by: a \(memory 5\) has 0 and c has 4"):
         results.compare(a, results.select(tmp_path, "c"))
+
+
+def test_many_metrics_can_be_corrected_for(tmp_path):
+    for name, last in (("a", 0.7), ("b", 0.6)):
+        for seed in range(7):
+            write_run(tmp_path, name, seed, rows=[*matrix_rows([[0.9 + seed / 100], [last + seed / 1000, last]])])
+    metrics = [FINAL, "class/forgetting"]
+    plain, corrected = (results.compare(*groups(tmp_path), metrics, holm=holm) for holm in (False, True))
+    assert [found.p for found in plain.differences.values()] == [2 / 128] * 2
+    assert [found.p for found in corrected.differences.values()] == [4 / 128] * 2
+    assert "Each p stands for itself: none is corrected for there being 2 of them (--holm)." in plain.notes
+    assert "p: corrected by Holm's procedure for there being 2." in corrected.notes
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A reference, a better and a worse strategy under one protocol, and a stranger under another."""
+    flops = [Row(2, 20, "cost/train_flops", "", 100.0)]
+    rest = np.array([0, 1, 2, 3, 4, 5]) / 100
+    write_seeds(tmp_path, "naive", (0.5 + rest).tolist(), timings=flops)
+    write_seeds(tmp_path, "er", (0.7 + 2 * rest).tolist(), timings=[flops[0]._replace(value=200.0)], preset="a paper")
+    write_seeds(tmp_path, "lwf", (0.4 + rest[::-1]).tolist())
+    write_seeds(tmp_path, "joint", [0.9] * 6, hash="d" * 12, protocol={"epochs": 1})
+    return tmp_path
+
+
+def test_all_against_one(three):
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL)
+    assert [line.name for line in found.lines] == ["er", "naive", "lwf"]
+    er, naive, lwf = found.lines
+    assert (er.compute, naive.compute, lwf.compute) == (2.0, 1.0, None)
+    assert naive.difference is None
+    alone = results.compare(results.select(three, "er"), results.select(three, "naive"), [FINAL])
+    assert er.difference == alone.differences[FINAL]
+    assert lwf.difference.mean == pytest.approx(-0.1)
+    text = results.render_paired(found, "md")
+    assert "| er¹ | 6 | 75.0 ± 3.9 | 2.00 | 22.5 ± 2.0 | .031 |" in text
+    assert re.search(r"\| naive² \| 6 \| 52\.5 ± 2\.0 \| 1\.00 \| +\| +\| +\| +\|", text)
+    assert "¹ options: a paper" in text
+    lines = list(csv.DictReader(io.StringIO(results.render_paired(found, "csv"))))
+    assert [(line["name"], line["p"]) for line in lines] == [("er", "0.03125"), ("naive", ""), ("lwf", "0.03125")]
+
+
+def test_all_against_one_corrected(three):
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL, holm=True)
+    assert [line.difference.p for line in found.lines if line.difference] == [2 / 32, 2 / 32]
+    assert "Corrected for 2, 6 seeds can't bring the first p to .05; 7 seeds can." in found.notes
+
+
+def test_against_says_what_stands_alone(three):
+    write_run(three, "der", 77, rows=final(0.9))
+    write_run(three, "lwf", 6, state="diverged", at=3)
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL)
+    assert "No seed is shared with der." in found.notes
+    lwf = next(line for line in found.lines if line.name == "lwf")
+    assert lwf.cell.mean is None
+    assert lwf.cell.note == "1 of 7 diverged at step 3"
+    with pytest.raises(Mistake, match="Nothing else was run under the protocol of joint dddddddd"):
+        results.paired(results.find(three), results.select(three, "joint"), FINAL)
+
+
+# Ranks.
+
+
+def test_ranks_over_streams(tmp_path):
+    for stream, scores in (("s", (0.5, 0.7, 0.6)), ("t", (0.5, 0.9, 0.5)), ("u", (0.1, 0.2, 0.3))):
+        for name, score in zip(("naive", "er", "lwf"), scores, strict=True):
+            write_seeds(tmp_path, name, [score] * 6, protocol={"stream": stream})
+    write_seeds(tmp_path, "gdumb", [0.9] * 6, protocol={"stream": "s"})
+    write_seeds(tmp_path, "naive", [0.9] * 6, hash="e" * 12, protocol={"stream": "s", "exams": "validation"})
+    ranking = results.rank(results.find(tmp_path), FINAL)
+    assert ranking.streams == ["s", "t", "u"]
+    assert [(place.strategy, place.ranks) for place in ranking.places] == [
+        ("er", [1.0, 1.0, 2.0]),
+        ("lwf", [2.0, 2.5, 1.0]),
+        ("naive", [3.0, 2.5, 3.0]),
+    ]
+    assert [(place.low, place.rank, place.high) for place in ranking.places] == [
+        (pytest.approx(rank),) * 3 for rank in (4 / 3, 5.5 / 3, 8.5 / 3)
+    ], "seeds that are all alike leave no doubt"
+    assert ranking.critical == pytest.approx(2.343 * np.sqrt(12 / 18), rel=1e-3)
+    assert ranking.notes == ["Left out: gdumb is not on t, u."]
+    text = results.render_ranking(ranking, "md")
+    assert "| er | 1.33 | 1.33 to 1.33 | 1 | 1 | 2 |" in text
+    lower = results.rank(results.find(tmp_path), "class/forgetting")
+    assert [place.strategy for place in lower.places] == ["er", "lwf", "naive"], "less forgetting is better"
+
+
+def test_seeds_decide_how_sure_a_rank_is(tmp_path):
+    rng = np.random.default_rng(0)
+    for stream in ("s", "t"):
+        for name in ("a", "b"):
+            write_seeds(tmp_path, name, rng.normal(0.5, 0.1, 6).tolist(), protocol={"stream": stream})
+    wide = results.rank(results.find(tmp_path), FINAL).places[0]
+    assert wide.low <= wide.rank <= wide.high
+    assert wide.high - wide.low >= 0.5
+
+
+def test_what_cannot_be_ranked(tmp_path):
+    write_seeds(tmp_path, "er", [0.5] * 2)
+    with pytest.raises(Mistake, match="Ranks are over several streams; here is toy"):
+        results.rank(results.find(tmp_path))
+    write_seeds(tmp_path, "er", [0.5] * 2, protocol={"stream": "u"})
+    write_seeds(tmp_path, "er", [0.5] * 2, hash="b" * 12, config={"learner.lr": "1"})
+    write_seeds(tmp_path, "der", [0.5], protocol={"stream": "u"})
+    with pytest.raises(Mistake, match="der is not on toy; er stands on toy with several options"):
+        results.rank(results.find(tmp_path))
 
 
 # Names of configurations.

@@ -28,7 +28,7 @@ from clbench.strategy import Strategy
 from clbench.sweep import tasks
 
 TOY = ["stream=toy", "learner.epochs=3", "learner.threads=1"]
-LONG = ["stream=digits", "learner.epochs=8", "learner.threads=1"]
+LONG = ["stream=digits", "learner.epochs=12", "learner.threads=1"]
 
 
 def words(results: Path, *given: str) -> list[str]:
@@ -86,7 +86,9 @@ def within(condition: Callable[[], bool], process: subprocess.Popen, seconds: fl
     ids=["naive", "er", "derpp", "kfpf", "fpf(er)"],
 )
 def test_killed_at_random_moments_and_run_again_it_leaves_the_same_bits(strategy, tmp_path):
+    started = time.monotonic()
     assert run(tmp_path / "whole", *LONG, *strategy) == 0
+    seconds = time.monotonic() - started
     whole = bits(folder_of(tmp_path / "whole"))
     rng, kills, killed = np.random.default_rng(len(strategy[0])), 0, tmp_path / "killed"
     (killed / "nothing").mkdir(parents=True)
@@ -96,7 +98,7 @@ def test_killed_at_random_moments_and_run_again_it_leaves_the_same_bits(strategy
             status(path.parent)["pid"] == pid for path in killed.glob("*/*/*/seed-0/status.json")
         )
         assert within(has_begun, process)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, seconds / 8))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run was over before it was killed: make it longer"
         assert status(folder_of(killed))["state"] == "running"

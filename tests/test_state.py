@@ -3,6 +3,7 @@ import json
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,12 +71,14 @@ PLAIN = [
     [], (), {}, set(), frozenset(), [1, [2, (3, None)]], (1,), {1, 2}, frozenset({"a", "b"}), {(1, 2), (3,)},
     {"a": 1, 2: "b", (1, "x"): [1.0], None: None, frozenset({1}): True, 2.5: 3},
 ]  # fmt: skip
+randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+
 TENSORS = [
     torch.tensor(3.0), torch.zeros(0, 4), torch.arange(6).view(2, 3), torch.arange(6).view(2, 3).T,
-    torch.randn(3, dtype=torch.float64), torch.tensor([True, False]), torch.randn(4).bfloat16(),
-    torch.randn(3, requires_grad=True), torch.randn(2, dtype=torch.complex64), nn.Parameter(torch.randn(2)),
-    nn.Parameter(torch.randn(2), requires_grad=False), torch.arange(4, dtype=torch.uint8)[::2],
-    (torch.randn(3, requires_grad=True) * 2).detach(),
+    randn(3, dtype=torch.float64), torch.tensor([True, False]), randn(4).bfloat16(),
+    randn(3, requires_grad=True), randn(2, dtype=torch.complex64), nn.Parameter(randn(2)),
+    nn.Parameter(randn(2), requires_grad=False), torch.arange(4, dtype=torch.uint8)[::2],
+    (randn(3, requires_grad=True) * 2).detach(),
 ]  # fmt: skip
 NUMPY = [
     np.float64(2.5), np.float32(2.5), np.int64(3), np.uint8(255), np.bool_(True), np.array(4.0), np.arange(6)[::-1],

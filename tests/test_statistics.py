@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clbench.statistics import ENOUGH, effect_size, mean_interval, sign_flip, smallest_p
+from clbench.statistics import (
+    ENOUGH,
+    detectable,
+    effect_size,
+    friedman,
+    holm,
+    mean_interval,
+    nemenyi,
+    sign_flip,
+    smallest_p,
+)
 
 differences = st.lists(st.integers(-1000, 1000).map(lambda i: i / 100), min_size=1, max_size=10)
 
@@ -30,7 +40,7 @@ def test_interval_agrees_with_scipy():
 
 
 @pytest.mark.parametrize("values", [[], [float("nan"), 1.0], [1.0, float("inf")]])
-@pytest.mark.parametrize("function", [mean_interval, sign_flip, effect_size])
+@pytest.mark.parametrize("function", [mean_interval, sign_flip, effect_size, detectable])
 def test_what_is_no_number_is_refused(function, values):
     with pytest.raises(ValueError, match="finite"):
         function(values)
@@ -82,3 +92,51 @@ def test_effect_size():
     assert effect_size([-1, 1]) == 0
     assert effect_size([4.0]) is None
     assert effect_size([0.1 + 0.2, 0.3]) is None
+
+
+def test_detectable_is_what_the_test_detects():
+    """With 6 seeds all must have one sign, which six normal differences do with .8 where each does with .8 ** (1/6)."""
+    from scipy.stats import norm
+
+    six = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    assert detectable(six) == pytest.approx(norm.ppf(0.8 ** (1 / 6)) * np.std(six, ddof=1), rel=0.02)
+    ten = np.random.default_rng(2).normal(size=10)
+    shift = detectable(ten.tolist()) / ten.std(ddof=1)
+    found = [sign_flip(d) <= 0.05 for d in np.random.default_rng(3).normal(shift, 1, (600, 10))]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+
+
+def test_detectable_of_many_seeds_is_that_of_the_t_test():
+    d = np.random.default_rng(4).normal(size=100)
+    assert detectable(d.tolist()) == pytest.approx((1.984 + 0.845) / 10 * d.std(ddof=1), rel=0.01)
+    assert detectable(d.tolist(), power=0.95) > detectable(d.tolist())
+
+
+def test_what_allows_no_claim_detects_nothing():
+    assert detectable([1.0, 2.0, 3.0, 4.0, 5.0]) is None
+    assert detectable([0.5] * 8) is None
+
+
+def test_holm_known_answers():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_friedman_is_the_share_of_orders():
+    """Two streams that agree on three strategies: 6 of 36 pairs of orders agree, whatever the order."""
+    assert friedman(np.array([[1.0, 2, 3], [1, 2, 3]])) == pytest.approx(1 / 6, abs=0.005)
+    assert friedman(np.array([[1.0, 2, 3], [3, 2, 1]])) == 1
+
+
+def test_friedman_of_many_streams_agrees_with_chi_squared():
+    from scipy.stats import friedmanchisquare, rankdata
+
+    ranks = rankdata(np.random.default_rng(5).normal([0, 0.1, 0.2, 0.4], 1, (40, 4)), axis=1)
+    assert friedman(ranks) == pytest.approx(friedmanchisquare(*ranks.T).pvalue, abs=0.01)
+
+
+def test_nemenyi_as_demsar_has_it():
+    """Demšar 2006: four classifiers on 14 data sets, q = 2.569."""
+    assert nemenyi(4, 14) == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), rel=1e-3)

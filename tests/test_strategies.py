@@ -407,10 +407,12 @@ def test_cutmix_takes_its_share_of_batches(cutmix, low, high):
 
 
 @cache
-def final_accuracy(name, seed, **options):
+def final_accuracy(name, seed, lr=0.1, **options):
     stream, strategy = Toy(noise=120), catalogue.resolve("strategy", name)(**options)
     stream.open(seed)
-    learner = opened(classes=6, side=6, model=Net(32), transform=stream.transform(), seed=seed, epochs=5, batch=16)
+    learner = opened(
+        classes=6, side=6, model=Net(32), transform=stream.transform(), seed=seed, epochs=5, batch=16, lr=lr
+    )
     strategy.start(learner, stream.syllabus())
     for experience in stream:
         learner.begin(experience)
@@ -423,12 +425,16 @@ def final_accuracy(name, seed, **options):
 TUNED = {"rate": 0.3, "share": 0.5}
 
 
-@pytest.mark.parametrize("name", ["er", "der", "derpp", "cumulative", "joint", "gdumb", "fpf", "kfpf"])
+METHODS = ["er", "er_ace", "agem", "icarl", "bic", "der", "derpp", "cumulative", "joint", "gdumb", "fpf", "kfpf"]
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_method_forgets_less_than_naive(name, seed):
     options = {"memory_size": 60} if name not in ("cumulative", "joint") else {}
     options |= {"gdumb": {"epochs": 31}, "der": {"alpha": 1.0}, "fpf": TUNED, "kfpf": TUNED}.get(name, {})
-    assert final_accuracy(name, seed, **options) > final_accuracy("naive", seed) + 0.1
+    rate = 1.0 if name == "icarl" else 0.1  # the mean over labels makes its gradients small
+    assert final_accuracy(name, seed, rate, **options) > final_accuracy("naive", seed) + 0.1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -86,6 +86,14 @@ def test_orders_of_classes():
     assert sorted(chain.from_iterable(by_seed[2])) == list(range(6))
 
 
+def test_only_so_many_classes_of_the_order():
+    stream = opened(Toy(take=4, experiences=2, order=[5, 0, 4, 1, 3, 2]))
+    assert taught(stream) == [[0, 5], [1, 4]]
+    assert stream.syllabus().classes == 6
+    assert "classes taught" not in Toy().protocol()
+    assert Toy(take=4).protocol()["classes taught"] == 4
+
+
 def test_what_the_strategy_is_told_before_it_starts():
     syllabus = opened(Toy(validation=0.25)).syllabus()
     assert (syllabus.lessons, syllabus.classes, syllabus.shape) == (3, 6, (1, 6, 6))
@@ -234,6 +242,29 @@ def test_a_sample_held_out_of_one_task_is_held_out_of_all(prepared, kind):
     assert trained | asked == set(range(68))
 
 
+def test_hundreds_of_tasks_with_few_exams():
+    stream = opened(Permuted(tasks=9, samples=100, exam_every=4, exam_samples=50, look_every=2))
+    exams = stream.exams()
+    assert [(exam.name, exam.since, exam.data.view, len(exam.data)) for exam in exams] == [
+        ("3", 3, 3, 50),
+        ("7", 7, 7, 50),
+    ]
+    assert rows(exams[0].data) == rows(exams[1].data)
+    assert [step for step in range(10) if stream.looks(step)] == [0, 2, 4, 6, 8]
+    assert stream.syllabus().sizes == (100,) * 9
+    drawn = [rows(e.train) for e in stream]
+    assert all(len(set(one)) == 100 for one in drawn)
+    assert drawn[0] != drawn[1]
+    assert len(set(chain.from_iterable(drawn))) > 500
+
+
+def test_what_800_tasks_hold_does_not_grow_with_the_data():
+    """Views alone are one for each task: all tasks teach from the same rows."""
+    stream = opened(Permuted(tasks=800))
+    assert stream[0].train.source.views.nbytes == 800 * 64 * 8
+    assert stream[0].train.index.data_ptr() == stream[799].train.index.data_ptr()
+
+
 # Mistakes.
 
 
@@ -243,6 +274,12 @@ def test_a_sample_held_out_of_one_task_is_held_out_of_all(prepared, kind):
         (
             Toy(experiences=4),
             "stream.experiences=4 does not divide the 6 classes of toy. These do: 1, 2, 3, 6.",
+        ),
+        (Toy(take=7), "stream.take=7: toy has 6 classes."),
+        (Permuted(tasks=4, exam_every=5), "stream.exam_every=5 leaves the 4 tasks without an exam."),
+        (
+            Permuted(tasks=4, exam_every=3, look_every=2),
+            "stream.look_every=2 must divide stream.exam_every=3, so that an exam is sat right after its task.",
         ),
         (Toy(order=[0, 1, 2, 3, 4]), "stream.order must list each label of toy once: 0 to 5."),
         (Toy(order=[0, 1, 2, 3, 4, 4]), "stream.order must list each label of toy once: 0 to 5."),
@@ -294,3 +331,21 @@ def test_an_experience_without_a_test_sample(prepared, monkeypatch):
     monkeypatch.setattr(stream, "_open_dataset", lambda: dataset)
     with pytest.raises(Mistake, match=r"^Experience 0 of the stream over .*things has no test sample\.$"):
         stream.open(0)
+
+
+def test_the_beginning_of_a_stream_passes_everything_on():
+    """What a stream can be asked is asked of the whole one, whatever is added to Stream."""
+    from clbench.beginning import Beginning
+    from clbench.stream import Stream
+
+    asked = {name for name in vars(Stream) if not name.startswith("_")} - {"version", "offers", "criterion"}
+    assert asked <= vars(Beginning).keys()
+    whole = Toy(samples=5)
+    begun = Beginning(whole, 2)
+    begun.open(0)
+    assert (begun.version, begun.offers, begun.criterion) == (whole.version, whole.offers, whole.criterion)
+    assert [len(experience.train) for experience in begun] == [10, 10]
+    assert [exam.since for exam in begun.exams()] == [0, 1]
+    assert (begun.syllabus().lessons, begun.syllabus().sizes) == (2, (10, 10))
+    assert begun.syllabus().classes == whole.syllabus().classes
+    assert begun.protocol() == {**whole.protocol(), "first experiences": 2}

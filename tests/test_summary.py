@@ -1,6 +1,3 @@
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 from fake import FORGETS, IMPROVES, matrix_rows
@@ -8,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clbench.metric import Row
-from clbench.metrics.summary import SUMMARIES
+from clbench.metrics.elsewhere import ELSEWHERE
+from clbench.metrics.summary import SUMMARIES as OURS
+
+SUMMARIES = OURS | ELSEWHERE
 
 
 def number(rows, id):
@@ -144,6 +144,7 @@ def test_a_strategy_that_learns_at_the_end_has_only_final_numbers():
 def test_no_task_read_out_where_experiences_share_classes():
     note = "experiences share classes"
     rows = matrix_rows(FORGETS) + [Row(step, step, "task/accuracy", "", None, 0, note) for step in range(5)]
+    rows += [Row(0, 5, "anytime/task", "", None, 0, note)]
     for id in SUMMARIES:
         if id.startswith("task/"):
             assert why(rows, id) == note
@@ -197,20 +198,107 @@ def test_the_order_of_rows_does_not_matter(square, random):
 
 @given(st.data())
 def test_a_hole_never_becomes_a_number(data):
-    rows = matrix_rows(FORGETS)
+    square = [[*cells, *[0.0] * (4 - len(cells))] for cells in FORGETS]
+    rows = matrix_rows(square)
     cells = [index for index, row in enumerate(rows) if row.metric == "class/accuracy"]
     hole = data.draw(st.sampled_from(cells))
     step, exam = rows[hole].step, int(rows[hole].subject[1])
     del rows[hole]
+    taught = step > exam
     needs = {
         "final_accuracy": step == 4,
-        "average_incremental_accuracy": True,
+        "worst_exam": step == 4,
+        "average_incremental_accuracy": taught,
         "learning_accuracy": step == exam + 1,
-        "forgetting": exam < 3,
+        "forgetting": exam < 3 and taught,
+        "forgetting@mammoth": exam < 3 and taught,
         "bwt": exam < 3 and step in (exam + 1, 4),
     }
     for id, needed in needs.items():
         assert (number(rows, f"class/{id}") is None) == needed
+
+
+def test_a_step_that_was_not_looked_at():
+    square = [[0.9, 0.0, 0.0], [0.7, 0.8, 0.0], [0.5, 0.6, 0.7], [0.6, 0.5, 0.7], [0.4, 0.7, 0.9]]
+    rows = [row for row in matrix_rows(square) if row.step in (0, 1, 3, 5) and row.subject in ("e0", "e1", "e2")]
+    assert number(rows, "class/final_accuracy") == pytest.approx(2.0 / 3)
+    assert number(rows, "class/average_incremental_accuracy") == pytest.approx((0.9 + 0.6 + 2.0 / 3) / 3)
+    assert number(rows, "class/forgetting") == pytest.approx(((0.9 - 0.4) + (0.6 - 0.7) + (0.7 - 0.9)) / 3)
+    for id in ("learning_accuracy", "bwt"):
+        reason = "there is no class/accuracy of e1 after 2 experiences, for the run was not looked at then"
+        assert why(rows, f"class/{id}") == reason
+    assert "not looked at" in why(rows, "class/fwt") or "after 0 experiences" in why(rows, "class/fwt")
+    sparse = [row for row in rows if row.step in (0, 1, 5)]
+    assert why(sparse, "class/forgetting") == "between e1 and the end the run was not looked at"
+
+
+@pytest.mark.parametrize(
+    ("id", "forgets", "improves"),
+    [
+        ("bwt@mammoth", -0.83 / 3, 0.25 / 2),
+        ("bwt@continuum", -1.81 / 6, 0.35 / 3),
+        ("bwt@libcontinual", -0.81 / 6, 0.15 / 3),
+        ("bwt@avalanche", -0.83 / 3, 0.25 / 2),
+        ("forgetting@mammoth", 0.83 / 3, 0.0),
+        ("forgetting@continuum", 0.83 / 3, -0.15 / 2),
+        ("forgetting@libcontinual", 0.61 / 3, -0.15 / 2),
+        ("forgetting@pycil", 0.83 / 3, 0.0),
+        ("forgetting@avalanche", 0.83 / 3, -0.25 / 2),
+    ],
+)
+def test_other_libraries_give_other_numbers(id, forgets, improves):
+    for readout in ("class", "task"):
+        for matrix, known in ((FORGETS, forgets), (IMPROVES, improves)):
+            rows = matrix_rows(matrix, f"{readout}/accuracy")
+            assert number(rows, f"{readout}/{id}") == pytest.approx(known, abs=1e-12)
+
+
+def test_other_libraries_speak_of_one_exam_an_experience():
+    together = [Row(0, 0, "exam/since", name, 0) for name in "ab"]
+    together += [Row(1, 1, "class/accuracy", name, 0.5, 10) for name in "ab"]
+    recurring = [*matrix_rows([[0.9, 0.0], [0.4, 0.8]]), *(Row(3, 30, "class/accuracy", e, 0.7) for e in ("e0", "e1"))]
+    for id in ELSEWHERE:
+        if id.startswith("class/"):
+            assert "first teaches one exam" in why(together, id)
+            assert "first teaches one exam" in why(recurring, id)
+            assert why(matrix_rows([[0.8]]), id) == "no exam is taught before the last experience"
+
+
+def test_the_worst_exam():
+    assert number(matrix_rows(FORGETS), "class/worst_exam") == 0.55
+
+
+def looks(cells, metric="anytime/class", since=(0, 1, 2)):
+    """Looks within experiences: (experiences learned, accuracies of the exams so far)."""
+    rows = [Row(0, 0, "exam/since", f"e{exam}", first) for exam, first in enumerate(since)]
+    for at, (step, values) in enumerate(cells):
+        rows += [Row(step, at, metric, f"e{exam}", value, 50) for exam, value in enumerate(values)]
+    return rows
+
+
+def test_accuracy_within_experiences():
+    cells = [(0, [0.9]), (1, [0.4, 0.86]), (1, [0.6, 0.88]), (2, [0.5, 0.3, 0.9]), (2, [0.7, 0.4, 0.92])]
+    rows = looks(cells)
+    assert number(rows, "class/anytime_accuracy") == pytest.approx((0.9 + 0.63 + 0.74 + 1.7 / 3 + 2.02 / 3) / 5)
+    assert number(rows, "class/min_accuracy") == pytest.approx((0.4 + 0.3) / 2)
+    k = 3
+    worst_case = 0.92 / k + (1 - 1 / k) * (0.4 + 0.3) / 2
+    assert number(rows, "class/worst_case_accuracy") == pytest.approx(worst_case)
+    assert "no anytime/task was measured" in why(rows, "task/anytime_accuracy")
+
+
+def test_accuracy_within_experiences_that_is_not_there():
+    stopped = looks([(0, [0.9]), (1, [0.4, 0.8])])
+    assert why(stopped, "class/anytime_accuracy") == "there is no anytime/class after 2 experiences"
+    alone = looks([(0, [0.5]), (0, [0.7])], since=(0,))
+    assert number(alone, "class/anytime_accuracy") == pytest.approx(0.6)
+    assert why(alone, "class/min_accuracy") == "no exam is taught before the last experience"
+
+
+def test_online_accuracy_is_over_samples():
+    rows = [Row(1, 5, "online/accuracy", "", 0.5, 100), Row(2, 9, "online/accuracy", "", 0.7, 300)]
+    assert number(rows, "online/accuracy") == pytest.approx(0.65)
+    assert why([*rows, Row(3, 9, "online/accuracy", "", None, 0, "none")], "online/accuracy") == "none"
 
 
 def test_every_summary_can_be_read():
@@ -222,26 +310,3 @@ def test_every_summary_can_be_read():
         assert summary.version == 1
         assert summary.better in ("higher", "lower", "")
     assert len({summary.title for summary in SUMMARIES.values()}) == len(SUMMARIES)
-
-
-def test_the_page_has_every_summary_as_it_is():
-    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    words = " ".join(re.sub(r"^> ", "", page, flags=re.MULTILINE).split())
-    for id, summary in SUMMARIES.items():
-        if id.startswith("cost/"):
-            _, _, text = summary.formula.partition(": ")
-            assert f"`{id}` | {summary.unit + ' ' if summary.unit else ''}| {text}" in words
-        else:
-            heading = id if id == "class/recency" else id.partition("/")[2]
-            assert f"`{heading}` (version {summary.version}) {summary.formula.partition('; a: ')[0]}" in words
-            assert all(source.split(",")[0] in words for source in summary.citation.split("; "))
-
-
-@pytest.mark.parametrize(("matrix", "bwt", "forgetting"), [(FORGETS, "−.277", ".277"), (IMPROVES, "+.125", "−.075")])
-def test_the_page_shows_what_is_computed(matrix, bwt, forgetting):
-    rows = matrix_rows(matrix)
-    shown = [float(text.replace("−", "-")) for text in (bwt, forgetting)]
-    assert shown == [round(number(rows, f"class/{id}"), 3) for id in ("bwt", "forgetting")]
-    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    (line,) = (line for line in page.splitlines() if line.startswith("| **clbench** |"))
-    assert {bwt, forgetting} <= {cell.strip() for cell in line.split("|")}

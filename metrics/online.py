@@ -1,0 +1,75 @@
+"""The online probe: each batch of the stream is an exam before it is a lesson.
+
+Accuracy before the step is what Cai et al. 2021 (Online Continual Learning with Natural Distribution Shifts: An
+Empirical Study with Visual Data, ICCV) measure learning by: nothing is held out, and nothing is answered twice. Here
+the batch is seen as training sees it: augmented, with batch normalisation by the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from clbench.learner import Batch
+from clbench.metric import Look, Probe, Row
+from clbench.strategy import whole_stream
+
+NOTHING = "no step of this experience was on samples of the stream"
+
+
+@dataclass
+class Online(Probe):
+    """Share of the samples of an experience that the network answers before its first step on them, in the first pass
+    over the experience; the best of the labels that the stream has shown so far, this batch included.
+
+    Only samples of the stream count; what replay draws beside them does not. Cumulative training goes through what it
+    was taught before again, and is asked that too. Where a stream is not looked at after each
+    experience, a row is of all experiences since the last one.
+    """
+
+    when: ClassVar[tuple[str | int, ...]] = ("experience", "epoch")
+
+    def __post_init__(self) -> None:
+        self.right: list[Tensor] = []
+        """one count of right answers, on the device; empty: nothing was answered since the last row"""
+        self.shown: list[Tensor] = []
+        """one mask of the labels that the stream has shown, on the device; empty: none yet"""
+        self.count = 0
+        """how many were answered in it"""
+        self.passes = 0
+        """over it so far"""
+        self.over = False
+        """whether its first pass is over"""
+
+    def watch(self, batch: Batch, logits: Tensor) -> None:
+        size = len(batch.raw)
+        if self.over or (batch.index is None and len(batch.x) == size):
+            return
+        logits, y = logits[:size], batch.y[:size]
+        if not self.shown:
+            self.shown.append(torch.zeros(logits.shape[1], dtype=torch.bool, device=y.device))
+        self.shown[0].index_fill_(0, y, True)
+        right = (logits.masked_fill(~self.shown[0], -torch.inf).argmax(1) == y).sum()
+        self.right = [self.right[0] + right] if self.right else [right]
+        self.count += size
+
+    def __call__(self, look: Look) -> Iterable[Row]:
+        if look.when == "epoch":
+            self.passes += 1
+            self.over = self.passes % look.learner.epochs > 0
+            return
+        if look.step == 0:
+            self.__post_init__()
+            return
+        if whole_stream(look.strategy):
+            value, note = None, f"{type(look.strategy).__name__} learns only at the last experience"
+        elif self.right:
+            value, note = int(self.right[0]) / self.count, ""
+        else:
+            value, note = None, NOTHING
+        yield Row(look.step, look.at, "online/accuracy", "", value, self.count, note)
+        self.right, self.count, self.passes, self.over = [], 0, 0, False

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from small import Net, images, lesson, opened, syllabus
+
+from clbench.learner import Batch
+from clbench.metric import Look
+from clbench.metrics.online import NOTHING, Online
+from clbench.strategies.baselines import Joint
+from clbench.strategies.replay import ER
+from clbench.strategy import Strategy
+
+
+class Watched:
+    """A run in which only the online probe looks."""
+
+    def __init__(self, strategy=None, **options):
+        self.learner, self.probe = opened(model=Net(8), batch=4, **options), Online()
+        self.strategy = strategy or Strategy()
+        self.learner.watchers = [self.note, self.probe.watch]
+        self.learner.after_epoch = lambda call, epoch: self.look("epoch", self.step)
+        self.step, self.steps = 0, []
+        self.look("experience", 0)
+        self.strategy.start(self.learner, syllabus(sizes=[8, 8]))
+
+    def note(self, batch, logits):
+        size = len(batch.raw)
+        self.steps.append(
+            (batch.y[:size].tolist(), logits[:size].clone(), batch.index is None and len(batch.x) == size)
+        )
+
+    def look(self, when, step):
+        look = Look(
+            step, self.learner.step, self.learner, self.strategy, syllabus(sizes=[8, 8]), [], frozenset(), when=when
+        )
+        return list(self.probe(look))
+
+    def teach(self, labels):
+        self.steps = []
+        self.learner.begin(experience := lesson(images(labels), self.step))
+        self.strategy.learn(self.learner, experience)
+        self.learner.end()
+        self.step += 1
+        (row,) = self.look("experience", self.step)
+        return row
+
+
+def right(steps, shown):
+    """Answers that were right before the step, by hand; `shown`: the labels so far."""
+    found = []
+    for labels, logits, _ in steps:
+        shown |= set(labels)
+        open_labels = sorted(shown)
+        found += [open_labels[int(row[open_labels].argmax())] == y for row, y in zip(logits, labels, strict=True)]
+    return found
+
+
+def test_each_batch_is_answered_before_it_is_learned():
+    run, shown = Watched(lr=0.5), set()
+    for labels in ([0, 1] * 8, [2, 3] * 8):
+        row = run.teach(labels)
+        found = right(run.steps, shown)
+        assert (row.metric, row.subject, row.step) == ("online/accuracy", "", run.step)
+        assert (row.value, row.n) == (pytest.approx(sum(found) / 16), 16)
+
+
+def test_only_the_first_pass_counts():
+    run = Watched(epochs=3)
+    row = run.teach([0, 1] * 8)
+    assert len(run.steps) == 12
+    assert (row.value, row.n) == (pytest.approx(sum(right(run.steps[:4], set())) / 16), 16)
+    assert run.teach([2, 3] * 8).n == 16
+
+
+def test_what_memory_adds_does_not_count():
+    run, shown = Watched(ER(memory_size=50), lr=0.5), set()
+    for labels in ([0, 1] * 8, [2, 3] * 8):
+        row = run.teach(labels)
+        found = right(run.steps, shown)
+        assert (row.value, row.n) == (pytest.approx(sum(found) / 16), 16)
+    x = torch.zeros(3, 1, 4, 4)
+    probe = Online()
+    probe.watch(Batch(x, torch.zeros(3, dtype=torch.int64), x), torch.zeros(3, 4))
+    assert probe.count == 0
+
+
+def test_where_there_is_no_number():
+    run = Watched()
+    run.step = 1
+    assert run.look("experience", 1)[0].note == NOTHING
+    joint = Watched(Joint())
+    assert joint.look("experience", 1)[0].note == "Joint learns only at the last experience"
+
+
+def test_experiences_that_are_not_looked_at_are_in_the_next_row():
+    run = Watched()
+    for index in range(2):
+        run.learner.begin(experience := lesson(images([0, 1] * 4), index))
+        run.strategy.learn(run.learner, experience)
+        run.learner.end()
+    (row,) = run.look("experience", 2)
+    assert (row.n, row.value) == (16, pytest.approx(sum(right(run.steps, set())) / 16))
