@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too (Okabe and Ito 2008)"""
 MARKS = "osD^vPX"
+AMONG = 6
+"""as many names stand among the curves; more of them beside"""
 FONTS = "system-ui, Helvetica, Arial, DejaVu Sans, sans-serif"
 DRIFTS = {
     "drift/within": "mean absolute change\nsince the last look",
@@ -121,7 +123,7 @@ def curves(results: Sequence[Result]) -> Figure:
             axes.axhline(middle[-1], color=colour, linestyle="--", label=f"{name} (at the end)")
             axes.axhspan(middle[-1] - half[-1], middle[-1] + half[-1], color=colour, alpha=0.15, linewidth=0)
             continue
-        axes.plot(steps, middle, color=colour, marker=MARKS[number % len(MARKS)], markersize=4, label=name)
+        axes.plot(steps, middle, color=colour, marker=_mark(number), markersize=4, label=name)
         axes.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="experiences learned", ylabel="accuracy on what was taught, %", ylim=(0, 100))
@@ -130,8 +132,17 @@ def curves(results: Sequence[Result]) -> Figure:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+    if len(order) <= AMONG:
+        axes.legend(frameon=False, fontsize=9)
+    else:
+        figure.set_figwidth(8.2)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
     return figure
+
+
+def _mark(number: int) -> str:
+    """Where colours begin again marks are others."""
+    return MARKS[(number + number // len(COLOURS)) % len(MARKS)]
 
 
 def cost(results: Sequence[Result]) -> Figure:
@@ -167,7 +178,7 @@ def cost(results: Sequence[Result]) -> Figure:
     for number, (minus, name, flops, half) in enumerate(sorted(points)):
         axes.errorbar(
             flops / size, -minus, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
-            marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)], linestyle="none",
+            marker=_mark(number), linestyle="none",
         )  # fmt: skip
     axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))

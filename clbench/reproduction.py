@@ -15,7 +15,7 @@ from math import isclose, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.configurations import plain, ranges, seeds
+from clbench.configurations import ranges, seeds
 from clbench.errors import Mistake
 from clbench.metric import Row, Summary
 from clbench.result import Result, read_rows, summaries, summarise, trouble
@@ -85,7 +85,7 @@ def changes(stored: Result, meta: dict[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """A fact as text; of a checksum or a commit the beginning."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,}", r"\1", plain(value))
+    return "absent" if value is None else re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,}", r"\1", str(value))
 
 
 def agreements(stored: Sequence[Result], now: Sequence[Result], metrics: Iterable[str]) -> dict[str, Agreement]:

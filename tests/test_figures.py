@@ -8,7 +8,7 @@ from matplotlib.container import BarContainer
 
 from clbench import results
 from clbench.errors import Mistake
-from clbench.figures import COLOURS, confusion_map, cost, drift_map, plasticity, restoration_bars
+from clbench.figures import COLOURS, confusion_map, cost, curves, drift_map, plasticity, restoration_bars
 from clbench.metric import Row
 from clbench.statistics import mean_interval
 
@@ -201,6 +201,18 @@ def test_many_configurations_have_marks_of_their_own(tmp_path):
     axes = cost(results.find(tmp_path)).axes[0]
     looks = {(mark.lines[0].get_color(), mark.lines[0].get_marker()) for mark in axes.containers}
     assert len(looks) == 9
+
+
+def test_many_curves_have_looks_of_their_own_and_names_beside(tmp_path):
+    for memory in range(9):
+        write(tmp_path, "er", [0.1 * memory], 2e9, hash=f"{memory}{HASH[1:]}", axes={"memory": memory})
+    figure = curves(results.find(tmp_path))
+    (axes,) = figure.axes
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 9
+    figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    few = curves([result for result in results.find(tmp_path) if result.hash[0] in "012"]).axes[0]
+    assert few.get_legend().get_window_extent().x0 < few.get_window_extent().x1
 
 
 def test_what_no_figure_of_cost_can_show(tmp_path):
