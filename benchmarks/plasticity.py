@@ -4,7 +4,7 @@
     python benchmarks/plasticity.py results/permuted_mnist_long --against naive
 
 Printed, as means over seeds with 95 % intervals by Student's t: online accuracy over the first and the last tenth of
-the tasks, its change, that of the reference subtracted by seed with p of the exact sign-flip test; dormant units and the
+the tasks, its change, and that of the reference subtracted by seed with p of the exact sign-flip test; dormant units,
 effective rank of the features at the end; final accuracy over all exams; training compute as a multiple of the
 reference's.
 """
