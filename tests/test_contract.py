@@ -145,12 +145,13 @@ class PeeksByStack(Forgetful):
 
 @dataclass
 class PeeksByGarbage(Forgetful):
-    """Finds the exams among all objects, and keeps one label."""
+    """Finds the exams among all objects, and keeps their first labels."""
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
+        gc.collect()
         streams = [o for o in gc.get_objects() if issubclass(type(o), Stream) and len(vars(o)) > len(fields(o))]
-        self.label = int(streams[-1].exams()[0].data.labels[0])
+        self.label = sum(int(stream.exams()[0].data.labels[0]) for stream in streams)
 
 
 @dataclass

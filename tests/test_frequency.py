@@ -163,8 +163,8 @@ def test_without_replay_it_is_naive(options):
 class Returning(Toy):
     """The toy's lessons, twice over: each class is taught and comes back."""
 
-    def _members(self, dataset, split, seed):
-        members = super()._members(dataset, split, seed)
+    def _members(self, split):
+        members = super()._members(split)
         halves = []
         for number in range(2 * len(members)):
             own = members[number % len(members)].copy()
