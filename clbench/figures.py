@@ -419,7 +419,9 @@ def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     over.legend(frameon=False, fontsize=9)
-    figure.suptitle(f"{groups[0][0].stream} against {references[0].stream}/{references[0].strategy}", fontsize=10)
+    [beside] = configurations(references)
+    told = label(beside[0], differences([*groups, beside])[-1])
+    figure.suptitle(f"{groups[0][0].stream}; reference: {beside[0].stream}, {told}", fontsize=10)
     return figure
 
 
