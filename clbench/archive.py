@@ -22,6 +22,8 @@ from clbench.result import ARCHIVE, Result, find, summarise
 
 FILES = ("meta.json", "status.json", "config.yaml", "timings.csv", "rows.csv")
 """what is kept of a run"""
+ALWAYS = ("exam/", "stream/", "cost/samples")
+"""rows that are kept though no summary of one run reads them: measures against a reference do"""
 
 
 def archive(results: Sequence[Result], target: Path) -> Path:
@@ -56,13 +58,13 @@ def archive(results: Sequence[Result], target: Path) -> Path:
 
 
 def needed(rows: Sequence[Row]) -> frozenset[str]:
-    """The metrics without whose rows a summary of these would be another; and since when each exam is taught."""
+    """The metrics without whose rows a summary of these would be another, and those that are always kept."""
     whole = summarise(rows)
     metrics = {row.metric for row in rows}
     missed = {
         metric
         for metric in metrics
-        if metric.startswith("exam/") or summarise([row for row in rows if row.metric != metric]) != whole
+        if metric.startswith(ALWAYS) or summarise([row for row in rows if row.metric != metric]) != whole
     }
     return frozenset(missed if summarise([row for row in rows if row.metric in missed]) == whole else metrics)
 
