@@ -81,7 +81,7 @@ def test_the_strategy_of_the_readme_passes_the_checks(mine):
 def test_the_first_two_commands_are_what_ci_runs():
     install, test = blocks(README, "bash")[:2]
     assert re.fullmatch(r"pip install .*-e \. && clbench run\n", install)
-    assert re.fullmatch(r"pip install .*-e '\.\[test\]' && pytest\n", test)
+    assert re.fullmatch(r"pip install .*-e '\.\[test\]' && pytest -n auto\n", test)
     assert "README.md" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
