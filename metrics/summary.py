@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 from clbench.metric import Row, Summary, Value, undefined
 from clbench.metrics.matrix import Matrix, latest, measure
@@ -84,13 +85,17 @@ def online(rows: Sequence[Row]) -> Value:
     return Value(sum(value * n for value, n in values) / sum(n for _, n in values))
 
 
+Seen = TypeVar("Seen", Matrix, Trace)
+"""what a measure is computed of"""
+
+
 @dataclass(frozen=True)
-class _Line:
+class _Line(Generic[Seen]):
     """A measure of exams, before it is one of a read-out."""
 
     name: str
     title: str
-    formula: Callable[[Matrix], float] | Callable[[Trace], float]
+    formula: Callable[[Seen], float]
     text: str
     citation: str
     better: str = "higher"
@@ -98,7 +103,7 @@ class _Line:
     remark: str = ""
 
 
-MATRIX = [
+MATRIX: list[_Line[Matrix]] = [
     _Line(
         "final_accuracy",
         "final accuracy",
@@ -191,7 +196,7 @@ MATRIX = [
         "read there. On domain-incremental streams it is the other way round.",
     ),
 ]
-TRACE = [
+TRACE: list[_Line[Trace]] = [
     _Line(
         "anytime_accuracy",
         "anytime accuracy",
@@ -224,21 +229,24 @@ TRACE = [
 
 def _exams(readout: str, words: str) -> Iterator[Summary]:
     """The summaries of one read-out."""
-    for line in (*MATRIX, *TRACE):
-        within = line in TRACE
-        yield Summary(
-            id=f"{readout}/{line.name}",
-            compute=partial(follow, metric=f"anytime/{readout}", formula=line.formula)
-            if within
-            else partial(measure, metric=f"{readout}/accuracy", formula=line.formula),
-            formula=f"{line.text}; a: {words} accuracy",
-            citation=line.citation,
-            unit="%",
-            better=line.better,
-            title=f"{line.title} ({readout})",
-            example=line.example,
-            remark=line.remark,
-        )
+    for line in MATRIX:
+        yield _exam(line, readout, words, partial(measure, metric=f"{readout}/accuracy", formula=line.formula))
+    for within in TRACE:
+        yield _exam(within, readout, words, partial(follow, metric=f"anytime/{readout}", formula=within.formula))
+
+
+def _exam(line: _Line[Any], readout: str, words: str, compute: Callable[[Sequence[Row]], Value]) -> Summary:
+    return Summary(
+        id=f"{readout}/{line.name}",
+        compute=compute,
+        formula=f"{line.text}; a: {words} accuracy",
+        citation=line.citation,
+        unit="%",
+        better=line.better,
+        title=f"{line.title} ({readout})",
+        example=line.example,
+        remark=line.remark,
+    )
 
 
 def _last(
