@@ -25,7 +25,7 @@ from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
-from clbench.strategy import Adjust, Around
+from clbench.strategy import Adjust, Around, Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative
 
@@ -70,7 +70,8 @@ class EWC(Around):
         super().learn(learner, experience)
         found = self.information(learner, experience.train)
         if self.normalise:
-            found = [one / torch.stack([f.max() for f in found]).max().clamp(min=1e-30) for one in found]
+            largest = torch.stack([one.max() for one in found]).max().clamp(min=1e-30)
+            found = [one / largest for one in found]
         old = self.importance or [torch.zeros_like(one) for one in found]
         self.importance = [self.gamma * before + one for before, one in zip(old, found, strict=True)]
         self.anchor = weights(learner.model)
@@ -110,16 +111,12 @@ class EWC(Around):
         for part in positions.to(data.index.device).split(size):
             raw, y = learner.gather(data, part)
             x = learner.encode(raw)
-            learner.flops.total += learner.price(Batch(x, y, raw), _plain)
+            learner.flops.total += learner.price(Batch(x, y, raw), Strategy().loss)
             gradients, logs = each(values, x, y)
             share = (logs.exp() if self.fisher == "weighted" else torch.ones_like(logs)) / samples
             for name, gradient in gradients.items():
                 total[name] += (share @ gradient.flatten(1).square_()).view_as(total[name])
         return list(total.values())
-
-
-def _plain(learner: Learner, batch: Batch) -> Tensor:
-    return learner.criterion(learner(batch.x), batch.y)
 
 
 def weights(model: nn.Module) -> list[Tensor]:

@@ -1,8 +1,9 @@
 """Asymmetric cross-entropy: new classes compete with old ones on memory only, so that they do not push them aside.
 
 Caccia, Aljundi, Asadi, Tuytelaars, Pineau and Belilovsky 2022 ("New Insights on Reducing Abrupt Representation Change
-in Online Continual Learning", ICLR). Mammoth's form differs: within the first experience it neither masks nor replays,
-the stream's batch also competes with the highest label seen and those above it, and memory's with all labels.
+in Online Continual Learning", ICLR), known here as others describe it. Mammoth's form differs: within the first
+experience it neither masks nor replays, the stream's batch also competes with the highest label seen and those above
+it, and memory's with all labels.
 """
 
 from __future__ import annotations

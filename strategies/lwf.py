@@ -111,7 +111,7 @@ class LwF(Strategy):
             assert batch.index is not None
             return self.answers[batch.index]
         with learner.spending("teacher", batch.x.shape):
-            return self.teacher.eval()(batch.x).float()
+            return learner(batch.x, self.teacher.eval())
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
         logits = learner(batch.x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,22 @@ class Linear:
         head = nn.Linear(int(np.prod(shape)), classes, bias=False)
         head.weight = nn.Parameter(self.weight.clone())
         return nn.Sequential(OrderedDict(body=nn.Flatten(), head=head))
+
+
+@dataclass
+class Normed:
+    """Two layers, each with batch normalisation, so that one can be chosen and the other not."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        body = OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(16, 8),
+            bn1=nn.BatchNorm1d(8),
+            relu=nn.ReLU(),
+            fc2=nn.Linear(8, 8),
+            bn2=nn.BatchNorm1d(8),
+        )
+        return nn.Sequential(OrderedDict(body=nn.Sequential(body), head=nn.Linear(8, classes)))
 
 
 def images(labels: Sequence[int], side: int = 4, lesson: int | None = None) -> Data:
@@ -94,3 +111,15 @@ def teach(learner: Learner, strategy: Strategy, lessons: Iterable[Experience], c
 def weights(learner: Learner) -> Tensor:
     """All parameters in one row."""
     return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+
+
+def watched(kind, log, **options):
+    """The strategy, with every batch noted before its step: (batch, a copy of the model, the loss)."""
+
+    class Watched(kind):
+        def loss(self, learner, batch):
+            found = super().loss(learner, batch)
+            log.append((batch, copy.deepcopy(learner.model), found))
+            return found
+
+    return Watched(**options)

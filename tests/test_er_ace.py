@@ -1,10 +1,8 @@
 """Replay under masks: asymmetric cross-entropy, and replay with task identities."""
 
-import copy
-
 import pytest
 import torch
-from small import Net, images, lesson, opened, teach, weights
+from small import Net, images, lesson, opened, teach, watched, weights
 
 from clbench.strategies.baselines import Naive
 from clbench.strategies.er_ace import ERACE
@@ -17,16 +15,6 @@ AUGMENTED = ImageTransform(crop=1, flip=True)
 
 def two_lessons():
     return [lesson(images(FIRST)), lesson(images(SECOND), 1)]
-
-
-def watched(kind, log, **options):
-    class Watched(kind):
-        def loss(self, learner, batch):
-            found = super().loss(learner, batch)
-            log.append((batch, copy.deepcopy(learner.model), found))
-            return found
-
-    return Watched(**options)
 
 
 def among(logits, y, classes):

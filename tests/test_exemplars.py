@@ -1,6 +1,5 @@
 """Exemplars, and the two methods that learn with them: iCaRL and BiC."""
 
-import copy
 import math
 from functools import partial
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
-from small import Linear, Net, images, lesson, numbers, opened, syllabus, teach, weights
+from small import Linear, Net, images, lesson, numbers, opened, syllabus, teach, watched, weights
 
 from clbench.data import Data, Source
 from clbench.errors import Mistake
@@ -34,18 +33,6 @@ def lessons(count=3):
         data.source.x[:, -1, -1] = 100 * number
         found.append(lesson(data, number))
     return found
-
-
-def watched(kind, log, **options):
-    """The strategy, with every batch noted before its step: (batch, a copy of the model, the loss)."""
-
-    class Watched(kind):
-        def loss(self, learner, batch):
-            found = super().loss(learner, batch)
-            log.append((batch, copy.deepcopy(learner.model), found))
-            return found
-
-    return Watched(**options)
 
 
 def taught(strategy, count=3, **options):

@@ -1,11 +1,8 @@
 """FPF and k-FPF: when phases come, what they move, what they cost, and that they help."""
 
-from collections import OrderedDict
-from dataclasses import dataclass
-
 import pytest
 import torch
-from small import Linear, images, lesson, opened, syllabus, teach, weights
+from small import Linear, Normed, images, lesson, opened, syllabus, teach, weights
 from torch import nn
 
 from clbench.config import resolve
@@ -22,22 +19,6 @@ from clbench.sweep import check
 from clbench.testing import check_strategy
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
-
-
-@dataclass
-class Normed:
-    """Two batch normalisations, so that one can be chosen and the other not."""
-
-    def build(self, shape, classes):
-        body = OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(16, 8),
-            bn1=nn.BatchNorm1d(8),
-            relu=nn.ReLU(),
-            fc2=nn.Linear(8, 8),
-            bn2=nn.BatchNorm1d(8),
-        )
-        return nn.Sequential(OrderedDict(body=nn.Sequential(body), head=nn.Linear(8, classes)))
 
 
 def state(learner):

@@ -1,14 +1,12 @@
 """Half fine-tuning: which half is drawn, that it alone moves, bit for bit, and around what."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from small import images, lesson, opened, syllabus, teach, weights
-from torch import nn
+from small import Normed, images, lesson, opened, syllabus, teach, weights
 
 from clbench.models import CNN, MLP, ConvBN, ResNet18, ViT
 from clbench.modules import tensors
@@ -22,22 +20,6 @@ from clbench.testing import check_strategy
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
 SMALL_VIT = ViT(patch=2, width=12, depth=4, heads=2)
-
-
-@dataclass
-class Normed:
-    """Two layers, each normalised."""
-
-    def build(self, shape, classes):
-        body = OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(16, 8),
-            bn1=nn.BatchNorm1d(8),
-            relu=nn.ReLU(),
-            fc2=nn.Linear(8, 8),
-            bn2=nn.BatchNorm1d(8),
-        )
-        return nn.Sequential(OrderedDict(body=nn.Sequential(body), head=nn.Linear(8, classes)))
 
 
 def drawn(model, granularity="category", ratio=0.5, seed=0):
