@@ -56,7 +56,8 @@ class FewShot(Divided):
         self._parts = [order[: self.base], *np.split(order[self.base :], rest // self.way)]
         self._divide(seed)
         root = seed if self.shots_seed == "seed" else self.shots_seed
-        self._lessons = [self._drawn(lesson, index, root) for index, lesson in enumerate(self._lessons)]
+        for index, lesson in enumerate(self._lessons):
+            self._lessons[index] = self._drawn(lesson, index, root)
 
     def _drawn(self, lesson: np.ndarray, index: int, seed: int) -> np.ndarray:
         """The samples of a session that are its shots."""

@@ -102,8 +102,10 @@ class Forgetting(Images):
 
     def exams(self) -> Sequence[Exam]:
         width = len(str(self.requests))
-        parts = [(f"forget {i:0{width}d}", group, i) for i, group in enumerate(self._groups, 1)]
-        parts += [("remaining", self._kept, None)] + ([("missing", self._unseen, None)] if self._unseen else [])
+        parts: list[tuple[str, list[int], int | None]] = [
+            (f"forget {i:0{width}d}", group, i) for i, group in enumerate(self._groups, 1)
+        ]
+        parts += [("remaining", self._kept, None), *([("missing", self._unseen, None)] if self._unseen else [])]
         labels = self._labels(self._judged)[self._paper]
         return [
             replace(self._exam(name, self._paper[np.isin(labels, group)], frozenset(group), since=0), until=until)
