@@ -174,11 +174,11 @@ def _grown(model: nn.Module, kind: type) -> list[Any]:
 
 
 @cache
-def _subclass(kind: Any, of: Any) -> Any:
+def _subclass(kind: type[nn.Module], of: type[nn.Module]) -> Any:
     return type(f"{kind.__name__}{of.__name__}", (kind, of), {"__doc__": kind.__doc__})
 
 
-def _grow(model: nn.Module, pattern: str, of: type, kind: type, *options: Any) -> list[str]:
+def _grow(model: nn.Module, pattern: str, of: type[nn.Module], kind: type[nn.Module], *options: Any) -> list[str]:
     """Make each module of the body whose path matches, and which is an `of`, a `kind` as well: the new names."""
     body = getattr(model, "body", model)
     before = {name for name, _ in model.named_parameters()}
@@ -186,7 +186,7 @@ def _grow(model: nn.Module, pattern: str, of: type, kind: type, *options: Any) -
     if not found:
         raise Mistake(f"No module of {type(body).__name__} matches '{pattern}'. Its modules: {_some(body)}.")
     for module in found:
-        module.__class__ = _subclass(kind, type(module))
+        module.__class__ = _subclass(kind, cast(Any, type(module)))
         cast(Any, module).grow(*options)
     return [name for name, _ in model.named_parameters() if name not in before]
 
