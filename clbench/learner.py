@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -251,13 +251,19 @@ class Learner:
         kind: str | None = None,
         momentum: float | None = None,
         weight_decay: float | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> Optimizer:
-        """An optimiser over what trains now, for a phase of `steps` steps; what is not given is as in the fields."""
+        """An optimiser over what trains now, for a phase of `steps` steps; what is not given is as in the fields.
+
+        Args:
+            rates: share of the rate that parameters have whose name begins so; of several the longest counts, and
+                without one it is 1. `{"body.": 0.01}`: a slow body.
+        """
         share = [m / self.epochs for m in self.milestones]
         schedules = {"constant": constant, "cosine": cosine, "multistep": multistep(share, self.gamma)}
         chosen = schedules[self.schedule] if factor is None else factor
         return Optimizer(
-            (p for p in self.model.parameters() if p.requires_grad),
+            self._by_rate(rates or {}),
             kind or self.optimizer,
             self.lr if lr is None else lr,
             momentum=self.momentum if momentum is None else momentum,
@@ -266,6 +272,15 @@ class Learner:
             factor=None if chosen is constant else chosen,
             steps=steps,
         )
+
+    def _by_rate(self, rates: Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
+        """What trains, by its share of the rate."""
+        found: dict[float, list[nn.Parameter]] = {1.0: []}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                fits = [stem for stem in rates if name.startswith(stem)]
+                found.setdefault(rates[max(fits, key=len)] if fits else 1.0, []).append(parameter)
+        return found
 
     def passes(self, epochs: int | None = None) -> Iterator[int]:
         """Count epochs (null: `epochs`), going on where an interrupted run stopped."""

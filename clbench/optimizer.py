@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,11 +32,14 @@ def multistep(milestones: Sequence[float], gamma: float) -> Callable[[float], fl
 
 
 class Optimizer:
-    """Steps parameters. `factor` maps the share of steps done to a factor of the rate; None: the rate is constant."""
+    """Steps parameters. `factor` maps the share of steps done to a factor of the rate; None: the rate is constant.
+
+    Parameters come in a row, or by the share of the rate that they have.
+    """
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Mapping[float, Sequence[nn.Parameter]],
         kind: str,
         lr: float,
         *,
@@ -46,8 +49,12 @@ class Optimizer:
         factor: Callable[[float], float] | None = None,
         steps: int = 1,
     ) -> None:
-        self.parameters = list(parameters)
-        self.torch = KINDS[kind](self.parameters, lr, momentum, weight_decay)
+        groups = parameters if isinstance(parameters, Mapping) else {1.0: list(parameters)}
+        self.parameters = [parameter for group in groups.values() for parameter in group]
+        self.shares = list(groups)
+        self.torch = KINDS[kind](
+            [{"params": group, "lr": share * lr} for share, group in groups.items()], lr, momentum, weight_decay
+        )
         self.lr, self.clip, self.factor, self.steps = lr, clip, factor, steps
         self.has_momentum = kind == "sgd" and momentum > 0
         self.done = self.first = 0
@@ -89,8 +96,8 @@ class Optimizer:
     def _set_rate(self) -> None:
         assert self.factor is not None
         rate = self.lr * self.factor(self.done / self.steps)
-        for group in self.torch.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.torch.param_groups, self.shares, strict=True):
+            group["lr"] = share * rate
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": self.done, "first": self.first, "steps": self.steps, "torch": self.torch.state_dict()}

@@ -70,9 +70,7 @@ FORGET_CIFAR100 = Forgetting(data="cifar100", order=1337, crop=4, flip=True)
 """CIFAR-100, all classes; then 4 requests to forget 20 classes each, with a tenth of the samples at hand"""
 FORGET_DIGITS = Forgetting(requests=3, per_request=2)
 """scikit-learn's 8 x 8 digits, all classes; then 3 requests to forget 2 each, with a tenth of the samples at hand"""
-FORGET_ORL = Forgetting(
-    data="orl_faces", resolution=64, per_request=5, order=1337, shots=4, normalise="unit", crop=4, flip=True
-)
+FORGET_ORL = Forgetting(data="orl_faces", resolution=64, per_request=5, order=1337, shots=4, crop=4, flip=True)
 """ORL faces at 64 x 64, 40 persons; then 4 requests to forget 5 each, with 4 images of each person at hand"""
 
 _HOUSE = "clbench's own, for two cores"
@@ -81,6 +79,7 @@ _LESORT = "Lesort et al. 2023 (SCoLe); its official code, SGD without masking"
 _ON_FEWER = "as lesort2023, on fewer samples, which two cores run in minutes"
 _AGEM = "Chaudhry et al. 2019 (A-GEM); the rate is untuned"
 _ONE_PASS = "ours: one pass in batches of 10, as Chaudhry et al. 2019 (A-GEM), over all labels"
+_UNTUNED = "ours, untuned: the embedded ViT, fine-tuned in whole or in part at 64 x 64"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
@@ -88,6 +87,18 @@ _GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.1}
 _COLOUR = {"model": "convbn", "learner.epochs": 3, "learner.batch": 32, "learner.lr": 0.1}
 _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
 _PROBES = {"probes": ["exams", "cost", "timing", "loss"]}
+_REQUESTS = {"probes": ["exams", "cost", "timing", "loss", "recovery"]}
+_FACES = {
+    "model": "vit",
+    "model.patch": 8,
+    "stream.resolution": 32,
+    "stream.crop": 2,
+    "learner.epochs": 60,
+    "learner.optimizer": "adamw",
+    "learner.lr": 0.001,
+    "learner.weight_decay": 0.05,
+    "learner.schedule": "cosine",
+}
 _SCOLE = {
     **_PROBES,
     "learner.threads": 1,
@@ -101,6 +112,18 @@ _SCOLE = {
 _SCOLE_GREY = {**_SCOLE, "model": "cnn"}
 _SCOLE_COLOUR = {**_SCOLE, "model": "resnet20"}
 _ONLINE = {"model": "resnet18", "model.width": 20, "learner.epochs": 1, "learner.batch": 10, "learner.lr": 0.03}
+_PRETRAINED = {
+    "model": "vit_t6",
+    "stream.resolution": 64,
+    "stream.normalise": "unit",
+    "stream.crop": 8,
+    "stream.flip": True,
+    "learner.epochs": 10,
+    "learner.batch": 32,
+    "learner.lr": 0.01,
+    "learner.momentum": 0.9,
+    "learner.schedule": "cosine",
+}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
@@ -123,6 +146,7 @@ RECIPES = {
         "house": Recipe(_COLOUR, _HOUSE),
         "der2020": Recipe(_RESNET, _DER),
         "online": Recipe(_ONLINE, _ONE_PASS),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
     },
     "cifar100": {
         "house": Recipe(_COLOUR, _HOUSE),
@@ -131,6 +155,7 @@ RECIPES = {
             _XDER,
         ),
         "online": Recipe(_ONLINE, _ONE_PASS),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
     },
     "cifar100_17": {
         "house": Recipe({**_COLOUR, "stream.crop": 4, "stream.flip": True}, _HOUSE),
@@ -174,11 +199,20 @@ RECIPES = {
         "house": Recipe({**_SCOLE_COLOUR, "stream.samples": 128}, "as the house recipe of scole_cifar100")
     },
     "cir_cifar100_slots": {"house": Recipe(_SCOLE_COLOUR, "as the house recipe of scole_cifar100, on all samples")},
-    "fewshot_cifar100": {"house": Recipe(_COLOUR, _HOUSE)},
-    "fewtune_cifar100": {"house": Recipe(_COLOUR, _HOUSE)},
-    "forget_cifar100": {"house": Recipe({**_COLOUR, "learner.epochs": 10}, _HOUSE)},
-    "forget_digits": {"house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 20, "learner.lr": 0.1}, _HOUSE)},
-    "pacs": {"house": Recipe(_COLOUR, _HOUSE)},
+    "fewshot_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
+    "fewtune_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
+    "forget_cifar100": {
+        "house": Recipe({**_COLOUR, **_REQUESTS, "learner.epochs": 10}, _HOUSE),
+        "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
+    },
+    "forget_digits": {
+        "house": Recipe({**_SMALL, **_REQUESTS, "model": "mlp", "learner.epochs": 20, "learner.lr": 0.1}, _HOUSE)
+    },
+    "forget_orl": {
+        "house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE),
+        "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
+    },
+    "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),
         "der2020": Recipe(_TWENTY_TASKS, _DER),

@@ -731,3 +731,18 @@ def test_watchers_are_not_told_of_what_is_asked_for_its_price():
     learner.watchers = [lambda batch, logits: told.append(torch.equal(logits, learner.model(batch.x)))]
     teach(learner, Dear(), [lesson(images([0, 1, 2, 3]))])
     assert told == [True]
+
+
+def test_rates_by_the_beginning_of_a_name():
+    learner = opened(lr=0.5)
+    learner.model.body[1].bias.requires_grad_(False)
+    optimizer = learner.new_optimizer(1, rates={"body.": 0.1, "body.1.w": 0.0})
+    found = {group["lr"]: {id(p) for p in group["params"]} for group in optimizer.torch.param_groups}
+    assert found == {0.5: {id(p) for p in learner.model.head.parameters()}, 0.0: {id(learner.model.body[1].weight)}}
+
+
+def test_an_optimiser_of_nothing_steps_nothing():
+    learner = opened()
+    for parameter in learner.model.parameters():
+        parameter.requires_grad_(False)
+    assert not learner.new_optimizer(1).parameters

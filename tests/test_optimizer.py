@@ -148,3 +148,15 @@ def test_what_follows_a_step():
         outer.step()
     assert seen == pytest.approx([0.9, 0.8])
     assert (outer.done, outer.steps) == (inner.done, 7) == (2, 7)
+
+
+def test_parameters_by_their_share_of_the_rate():
+    fast, slow = parameters()
+    start = [fast.detach().clone(), slow.detach().clone()]
+    optimizer = Optimizer({1.0: [fast], 0.1: [slow]}, "sgd", 0.5, factor=lambda done: 1 - done / 2, steps=2)
+    for step in range(2):
+        push([fast, slow], 0)
+        optimizer.step()
+        start[0] -= 0.5 * (1 - step / 4) * fast.grad
+        start[1] -= 0.05 * (1 - step / 4) * slow.grad
+    torch.testing.assert_close([fast.detach(), slow.detach()], start)
