@@ -11,10 +11,10 @@ from torch import Tensor
 from clbench.errors import Mistake
 
 if TYPE_CHECKING:
-    from clbench.learner import Batch, Learner
+    from clbench.learner import Batch, Learner, Model
     from clbench.memory import Memory
     from clbench.optimizer import Optimizer
-    from clbench.stream import Experience, Syllabus
+    from clbench.stream import Experience, Stream, Syllabus
 
 Loss = Callable[["Learner", "Batch"], Any]
 """of a batch: a value, or (value, what to keep)"""
@@ -34,7 +34,7 @@ class Strategy:
     version: ClassVar[int] = 1
     """raised when the same options learn something else than before"""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """what the stream must offer"""
+    """what the stream or the model must offer"""
     whole_stream: ClassVar[bool] = False
     """whether it learns only at the last experience; until then its exams are undefined"""
     resumable: ClassVar[bool] = True
@@ -118,8 +118,13 @@ def layers(strategy: Strategy) -> Iterator[Strategy]:
 
 
 def needs(strategy: Strategy) -> frozenset[str]:
-    """What the stream must offer to a strategy and to those that it is put around."""
+    """What the stream or the model must offer to a strategy and to those that it is put around."""
     return frozenset().union(*(layer.needs for layer in layers(strategy)))
+
+
+def lacking(strategy: Strategy, stream: Stream, model: Model) -> list[str]:
+    """What of that neither offers."""
+    return sorted(needs(strategy) - stream.offers - getattr(model, "offers", frozenset()))
 
 
 def whole_stream(strategy: Strategy) -> bool:

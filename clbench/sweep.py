@@ -56,11 +56,9 @@ def check(plan: Plan) -> None:
     from clbench import strategy
     from clbench.transform import Transform
 
-    missing = sorted(strategy.needs(plan.strategy) - plan.stream.offers)
-    if missing:
-        raise Mistake(
-            f"strategy={plan.label} needs {' and '.join(missing)}, which stream={plan.values['stream']} does not offer."
-        )
+    if missing := strategy.lacking(plan.strategy, plan.stream, plan.model):
+        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
+        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
     plan.learner.check()
     stream = deepcopy(plan.stream)
     stream.open(plan.seed)

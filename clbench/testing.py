@@ -43,7 +43,7 @@ from clbench.metric import Look, Probe, Row, Summary, Value
 from clbench.recorder import Recorder
 from clbench.run import Run
 from clbench.state import Unpackable, pack, pack_value
-from clbench.strategy import Strategy
+from clbench.strategy import Strategy, lacking
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.transform import Transform
 
@@ -171,8 +171,9 @@ def _fits(bench: _Bench) -> None:
     strategy, stream = bench.strategy(), bench.stream()
     hold = _holder(bench.name)
     hold(isinstance(strategy, Strategy), "is no clbench.Strategy; derive it from that.")
-    missing, offering = " and ".join(sorted(strategy.needs - stream.offers)), type(stream).__name__
-    hold(not missing, f"needs {missing}, which {offering} does not offer: give check_strategy a stream that does.")
+    missing = " and ".join(lacking(strategy, stream, bench.model))
+    neither = f"neither {type(stream).__name__} nor {type(bench.model).__name__} offers"
+    hold(not missing, f"needs {missing}, which {neither}: give check_strategy a stream or a model that does.")
 
 
 def _is_inert(thing: Any, begin: str) -> None:

@@ -24,6 +24,12 @@ from clbench.types import Count, Natural
 class Divided(Images):
     """A data set divided among the experiences, each with an exam of its own. Subclasses say by what."""
 
+    per_class: Count | None = None
+    """training samples of each class in an experience at the most, the held-out ones included; null: all. Drawn once
+    for all runs, fewer from among more"""
+    exam_per_class: Count | None = None
+    """samples of each class in an exam at the most, drawn likewise; null: all"""
+
     def _divide(self, seed: int) -> None:
         """Which samples are taught by each experience, and which are asked for by its exam."""
         self._show()
@@ -34,9 +40,26 @@ class Divided(Images):
             if not len(lesson) or not len(test):
                 what = "training" if not len(lesson) else "test"
                 raise Mistake(f"Experience {number} of the stream over {self.data} has no {what} sample.")
+            lesson = self._few(lesson, "train", self.per_class)
             held = self._hold_out(lesson, seed, number)
             self._lessons.append(lesson[~held])
-            self._papers.append(test if self.exam_on == "test" else lesson[held])
+            on = ("test", test) if self.exam_on == "test" else ("train", lesson[held])
+            self._papers.append(self._few(on[1], on[0], self.exam_per_class))
+
+    def _few(self, rows: np.ndarray, split: str, count: int | None) -> np.ndarray:
+        """Of these rows of a split, so many of each class at the most."""
+        if count is None:
+            return rows
+        labels = self._labels(split)
+        keys = np.random.PCG64(0).random_raw(len(labels))[rows]
+        order = np.lexsort((keys, labels[rows]))
+        ordered = labels[rows][order]
+        rank = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+        return np.sort(rows[order[rank < count]])
+
+    def protocol(self) -> dict[str, Any]:
+        few = {"training samples a class": self.per_class, "exam samples a class": self.exam_per_class}
+        return {**{name: count for name, count in few.items() if count}, **super().protocol()}
 
     def _members(self, split: str) -> list[np.ndarray]:
         """For each experience, which samples of a split belong to it (bool, N)."""

@@ -67,6 +67,7 @@ _LESORT = "Lesort et al. 2023 (SCoLe); its official code, SGD without masking"
 _ON_FEWER = "as lesort2023, on fewer samples, which two cores run in minutes"
 _AGEM = "Chaudhry et al. 2019 (A-GEM); the rate is untuned"
 _ONE_PASS = "ours: one pass in batches of 10, as Chaudhry et al. 2019 (A-GEM), over all labels"
+_UNTUNED = "ours, untuned: the embedded ViT, fine-tuned in whole or in part at 64 x 64"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
@@ -87,6 +88,18 @@ _SCOLE = {
 _SCOLE_GREY = {**_SCOLE, "model": "cnn"}
 _SCOLE_COLOUR = {**_SCOLE, "model": "resnet20"}
 _ONLINE = {"model": "resnet18", "model.width": 20, "learner.epochs": 1, "learner.batch": 10, "learner.lr": 0.03}
+_PRETRAINED = {
+    "model": "vit_t6",
+    "stream.resolution": 64,
+    "stream.normalise": "unit",
+    "stream.crop": 8,
+    "stream.flip": True,
+    "learner.epochs": 10,
+    "learner.batch": 32,
+    "learner.lr": 0.01,
+    "learner.momentum": 0.9,
+    "learner.schedule": "cosine",
+}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
@@ -109,6 +122,7 @@ RECIPES = {
         "house": Recipe(_COLOUR, _HOUSE),
         "der2020": Recipe(_RESNET, _DER),
         "online": Recipe(_ONLINE, _ONE_PASS),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
     },
     "cifar100": {
         "house": Recipe(_COLOUR, _HOUSE),
@@ -117,6 +131,7 @@ RECIPES = {
             _XDER,
         ),
         "online": Recipe(_ONLINE, _ONE_PASS),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
     },
     "cifar100_17": {
         "house": Recipe({**_COLOUR, "stream.crop": 4, "stream.flip": True}, _HOUSE),
@@ -160,7 +175,7 @@ RECIPES = {
         "house": Recipe({**_SCOLE_COLOUR, "stream.samples": 128}, "as the house recipe of scole_cifar100")
     },
     "cir_cifar100_slots": {"house": Recipe(_SCOLE_COLOUR, "as the house recipe of scole_cifar100, on all samples")},
-    "pacs": {"house": Recipe(_COLOUR, _HOUSE)},
+    "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),
         "der2020": Recipe(_TWENTY_TASKS, _DER),

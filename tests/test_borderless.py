@@ -38,7 +38,10 @@ def test_a_strategy_that_needs_borders_is_refused(name):
     plan = resolve({"stream": name})
     type(plan.strategy).needs = frozenset({"task borders"})
     try:
-        with pytest.raises(Mistake, match=f"^strategy=naive needs task borders, which stream={name} does not offer.$"):
+        lacks = (
+            f"^strategy=naive needs task borders, which neither stream={name} nor model={plan.values['model']} offers.$"
+        )
+        with pytest.raises(Mistake, match=lacks):
             check(plan)
     finally:
         del type(plan.strategy).needs

@@ -399,7 +399,7 @@ def test_a_strategy_with_much_state_keeps_the_contract():
         (Shares, r"Shares gives other results in two runs taking turns"),
         (KeepsLocally, r"KeepsLocally ends otherwise when it is interrupted at every save: .* in a local variable"),
         (Unmade, r"Unmade can't go on after an interruption: LookupError: a checkpoint holds a module"),
-        (Wants, r"Wants needs text, which Toy does not offer"),
+        (Wants, r"Wants needs text, which neither Toy nor _Perceptron offers"),
         (object, r"object is no clbench\.Strategy"),
     ],
 )

@@ -94,6 +94,43 @@ def test_only_so_many_classes_of_the_order():
     assert Toy(take=4).protocol()["classes taught"] == 4
 
 
+def test_only_so_many_samples_of_each_class():
+    def kept(**options):
+        stream = opened(Toy(experiences=2, **options))
+        lessons = {label: [] for label in range(6)}
+        for e in stream:
+            for row, label in zip(rows(e.train), e.train.labels.tolist(), strict=True):
+                lessons[label].append(row)
+        return lessons, [rows(exam.data) for exam in stream.exams()]
+
+    (few, exams), (more, whole), everything = kept(per_class=3), kept(per_class=9, exam_per_class=2), kept()
+    assert [len(found) for found in few.values()] == [3] * 6
+    assert [len(found) for found in more.values()] == [9] * 6
+    assert all(set(few[label]) < set(more[label]) < set(everything[0][label]) for label in range(6))
+    assert exams == everything[1]
+    assert [len(found) for found in whole] == [6, 6]
+    assert all(set(part) < set(all_) for part, all_ in zip(whole, exams, strict=True))
+    assert kept(per_class=10**6, exam_per_class=10**6) == everything
+
+
+def test_the_few_are_the_same_in_every_run_and_hold_the_validation_samples():
+    def parts(seed):
+        stream = opened(Toy(per_class=8, validation=0.25, exam_on="validation", exam_per_class=1), seed)
+        return [set(rows(e.train)) for e in stream], [set(rows(exam.data)) for exam in stream.exams()]
+
+    lessons, exams = parts(0)
+    assert [len(lesson) for lesson in lessons] == [12] * 3
+    assert [len(exam) for exam in exams] == [2] * 3
+    whole = [set(rows(e.train)) for e in opened(Toy(per_class=8), 1)]
+    assert all(
+        not lesson & exam and lesson | exam < all_ for lesson, exam, all_ in zip(lessons, exams, whole, strict=True)
+    )
+    assert whole == [set(rows(e.train)) for e in opened(Toy(per_class=8), 0)]
+    protocol = Toy(per_class=8, exam_per_class=1).protocol()
+    assert (protocol["training samples a class"], protocol["exam samples a class"]) == (8, 1)
+    assert not {"training samples a class", "exam samples a class"} & Toy().protocol().keys()
+
+
 def test_what_the_strategy_is_told_before_it_starts():
     syllabus = opened(Toy(validation=0.25)).syllabus()
     assert (syllabus.lessons, syllabus.classes, syllabus.shape) == (3, 6, (1, 6, 6))
