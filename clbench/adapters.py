@@ -186,7 +186,7 @@ def _grow(model: nn.Module, pattern: str, of: type[nn.Module], kind: type[nn.Mod
     if not found:
         raise Mistake(f"No module of {type(body).__name__} matches '{pattern}'. Its modules: {_some(body)}.")
     for module in found:
-        module.__class__ = _subclass(kind, cast(Any, type(module)))
+        module.__class__ = _subclass(cast(Any, kind), cast(Any, type(module)))
         cast(Any, module).grow(*options)
     return [name for name, _ in model.named_parameters() if name not in before]
 

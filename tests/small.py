@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clbench.data import Data, Source
 from clbench.learner import Learner
+from clbench.models import ViT
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Stream, Syllabus
 from clbench.transform import ImageTransform, Transform
@@ -57,6 +58,16 @@ class Normed:
             bn2=nn.BatchNorm1d(8),
         )
         return nn.Sequential(OrderedDict(body=nn.Sequential(body), head=nn.Linear(8, classes)))
+
+
+@dataclass
+class Transformer:
+    """A vision transformer of two blocks, which says that it is pretrained."""
+
+    offers: ClassVar[frozenset[str]] = frozenset({"transformer", "pretrained weights"})
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return ViT(patch=shape[-1] // 2, width=12, depth=2, heads=3).build(shape, classes)
 
 
 def images(labels: Sequence[int], side: int = 4, lesson: int | None = None) -> Data:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from small import Transformer
 from torch import nn
 
 from clbench.catalogue import names, resolve
@@ -19,7 +20,7 @@ from clbench.data import Data, Source
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
 from clbench.metric import Look, Probe, Row, Summary, Value
-from clbench.strategy import Strategy
+from clbench.strategy import Strategy, needs
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
@@ -49,7 +50,8 @@ def maker(kind: str, name: str, **options: Any) -> Callable[[], Any]:
 def test_strategy(name):
     if name == "avalanche" and find_spec("avalanche") is None:
         pytest.skip("avalanche-lib is not installed")
-    check_strategy(maker("strategy", name, **QUICK.get(name, {})))
+    make = maker("strategy", name, **QUICK.get(name, {}))
+    check_strategy(make, model=Transformer() if needs(make()) & Transformer.offers else None)
 
 
 @pytest.mark.parametrize("name", sorted(names("stream")))
