@@ -1,30 +1,16 @@
 """The recovery probe: what it finds where only the head forgot, and where there is nothing to find."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from small import Net, opened
+from small import Net, Requests, opened
 
-from clbench.datasets import Dataset
 from clbench.metric import Look
 from clbench.metrics.recovery import FEW, Recovery, _turn
 from clbench.strategy import Strategy
-from clbench.streams.forgetting import Forgetting
 from clbench.streams.toy import Toy
 from clbench.testing import check_metric
-
-
-@dataclass
-class Requests(Forgetting):
-    """Two requests on six noisy patterns."""
-
-    requests: int = 2
-    per_request: int = 2
-    data_ratio: float = 0.25
-
-    def _open_dataset(self) -> Dataset:
-        return Toy()._open_dataset()
 
 
 def taught(epochs=20):
