@@ -20,12 +20,13 @@ from annotated_types import Gt, Le
 from clbench.errors import Mistake
 from clbench.learner import derive
 from clbench.stream import Exam, Experience, Stream, Syllabus
-from clbench.streams.images import Images, Order, ordered
+from clbench.streams.images import Order, ordered
+from clbench.streams.incremental import Divided
 from clbench.types import Count, Natural
 
 
 @dataclass
-class Forgetting(Images):
+class Forgetting(Divided):
     """Experience 0 teaches all classes; each one after it is a request.
 
     A request names the classes to forget (`Experience.forget`), and its training samples are the data at hand: a few of
@@ -61,17 +62,17 @@ class Forgetting(Images):
         self._groups = [group.tolist() for group in np.split(order[::-1][:asked], self.requests)]
         self._unseen = order[: self.missing].tolist()
         self._kept = order[self.missing : classes - asked].tolist()
-        self._show()
-        self._seed, labels = seed, self._labels("train")
-        rows = np.arange(len(labels))
-        held = self._hold_out(rows, seed, 0)
-        self._lesson = rows[~held]
+        self._seed = seed
+        self._divide(seed)
+        labels, (self._lesson,), (self._paper,) = self._labels("train"), self._lessons, self._papers
         self._pools = [self._lesson[labels[self._lesson] == label] for label in range(classes)]
-        self._paper = np.arange(len(self._labels("test"))) if self.exam_on == "test" else rows[held]
         there = set(self._labels(self._judged)[self._paper].tolist())
         for label, pool in enumerate(self._pools):
             if not len(pool) or label not in there:
                 raise Mistake(f"Class {label} of {self.data} needs samples both to learn from and in its exam.")
+
+    def _members(self, split: str) -> list[np.ndarray]:
+        return [np.ones(len(self._labels(split)), bool)]
 
     @property
     def _judged(self) -> str:

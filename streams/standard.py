@@ -208,10 +208,7 @@ RECIPES = {
     "forget_digits": {
         "house": Recipe({**_SMALL, **_REQUESTS, "model": "mlp", "learner.epochs": 20, "learner.lr": 0.1}, _HOUSE)
     },
-    "forget_orl": {
-        "house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE),
-        "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
-    },
+    "forget_orl": {"house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE)},
     "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),
