@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clbench.adapters import FEED_FORWARD, LowRank, freeze, lora, merge, reset, transformer
+from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner, derive
@@ -228,3 +229,13 @@ def _training(model: nn.Module, names: list[str]) -> Iterator[None]:
         yield
     finally:
         freeze(model, but=before)
+
+
+_SCRIPT = "untuned: values of the authors' script for faces (bjzhb666/GS-LoRA); the bound is clbench's"
+
+PRESETS = [
+    Preset("gs_lora", "forget_cifar100", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT, recipe="pretrained"),
+    Preset("gs_lora_pp", "forget_cifar100", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT, recipe="pretrained"),
+    Preset("gs_lora", "forget_orl", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT),
+    Preset("gs_lora_pp", "forget_orl", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT),
+]

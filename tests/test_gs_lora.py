@@ -243,7 +243,7 @@ def test_averaged_answers_are_of_the_average_and_the_last_goes_on():
 
 @KINDS
 def test_it_forgets_what_it_is_asked_to_and_keeps_the_rest(kind):
-    strategy = kind(epochs=25, beta=1.0)
+    strategy = kind(epochs=25, beta=3.0)
     stream, learner = begun(strategy, taught=1)
     exams = {exam.name: exam.data for exam in stream.exams()}
     before = {name: accuracy(learner, data) for name, data in exams.items()}
