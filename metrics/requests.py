@@ -23,9 +23,14 @@ MISSING = "missing"
 """the name of the exam on classes that remain, of which no sample is at hand"""
 
 
+def _steps(m: Matrix) -> list[int]:
+    """Those right after each request."""
+    return sorted({int(until) + 1 for until in m.until if until < float("inf")})
+
+
 def requested(m: Matrix) -> list[int]:
     """The steps right after each request; at least one."""
-    steps = sorted({int(until) + 1 for until in m.until if until < float("inf")})
+    steps = _steps(m)
     if not steps:
         undefined("no exam is asked to be forgotten (exam/until)")
     return steps if steps[-1] <= m.last else undefined("the run did not come to its last request")
@@ -180,13 +185,13 @@ def _last(line: _Line, m: Matrix) -> float:
 
 
 def each(rows: Sequence[Row]) -> list[dict[str, Value]]:
-    """The measures after each request, in order and by name: a line of the paper's tables each. None without requests.
+    """The measures after each request so far, in order and by name: a line of the paper's tables each.
 
     Raises:
         Undefined: there are no rows class/accuracy, or no exam is taught.
     """
     m = matrix(rows, "class/accuracy")
-    steps = requested(m) if (m.until < float("inf")).any() else []
+    steps = [step for step in _steps(m) if step <= m.last]
     return [{line.name: measure(rows, line.metric, partial(_at, line, step)) for line in LINES} for step in steps]
 
 

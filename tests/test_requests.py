@@ -80,6 +80,8 @@ def test_without_requests_there_is_none_and_the_reason_is_said():
 def test_a_run_that_did_not_come_to_its_last_request_has_none():
     rows = run({"f": (2, (0.9, 0.9), 10), "r": (None, (0.9, 0.9), 10)}, 2)
     assert SUMMARIES["request/h"].compute(rows).note == "the run did not come to its last request"
+    assert each(rows) == []
+    assert len(each(page.request_rows()[:-1])) == 2
 
 
 def test_every_measure_has_a_summary():
