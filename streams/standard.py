@@ -206,7 +206,17 @@ RECIPES = {
         "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
     },
     "forget_digits": {
-        "house": Recipe({**_SMALL, **_REQUESTS, "model": "mlp", "learner.epochs": 20, "learner.lr": 0.1}, _HOUSE)
+        "house": Recipe(
+            {
+                **_SMALL,
+                **_REQUESTS,
+                "model": "mlp",
+                "learner.epochs": 20,
+                "learner.lr": 0.1,
+                "learner.schedule": "cosine",
+            },
+            _HOUSE,
+        )
     },
     "forget_orl": {"house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE)},
     "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
