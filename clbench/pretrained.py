@@ -76,10 +76,8 @@ class Pretrained:
         """
         from clbench.transform import ImageTransform
 
-        if known := [name for name in stream.checksums() if key(name) in self.pretrained_on]:
-            raise Mistake(
-                f"The weights were pretrained on {known[0]}, which this stream teaches: choose another model."
-            )
+        for name in stream.checksums():
+            self.check_data(name)
         plain, transform = ImageTransform(), stream.transform()
         if self.own_input and isinstance(transform, ImageTransform):
             shown = (set(transform.mean), set(transform.std))
@@ -88,6 +86,15 @@ class Pretrained:
                     "The model normalises pixels in [0, 1] itself, and the stream normalises them before: "
                     "set stream.normalise=unit (or model.normalise=none)."
                 )
+
+    def check_data(self, name: str) -> None:
+        """Whether the weights can be judged on the data set of this name.
+
+        Raises:
+            Mistake: they were learned from it.
+        """
+        if key(name) in self.pretrained_on:
+            raise Mistake(f"The weights were pretrained on {name}: on it they can't be judged. Choose another model.")
 
 
 def key(name: str) -> str:

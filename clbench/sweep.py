@@ -57,12 +57,12 @@ def check(plan: Plan) -> None:
     from clbench.pretrained import Pretrained
     from clbench.transform import Transform
 
-    if missing := strategy.lacking(plan.strategy, plan.stream, plan.model):
-        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
-        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
     plan.learner.check()
     stream = deepcopy(plan.stream)
     stream.open(plan.seed)
+    if missing := strategy.lacking(plan.strategy, stream, plan.model):
+        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
+        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
     if isinstance(plan.model, Pretrained):
         plan.model.check(stream)
     learner, syllabus = copy(plan.learner), stream.syllabus()

@@ -261,7 +261,7 @@ def plan_of(stream, **point):
 
 @pytest.mark.parametrize("name", ["tinyimagenet", "Tiny-ImageNet", "tiny_imagenet_200"])
 def test_a_stream_over_what_the_weights_were_learned_from_is_refused(name):
-    with pytest.raises(Mistake, match=f"^The weights were pretrained on {name}, which this stream teaches"):
+    with pytest.raises(Mistake, match=f"^The weights were pretrained on {name}: on it they can't be judged"):
         check(plan_of(named(name, normalise="unit")))
     check(plan_of(named(name, normalise="unit"), **{"model.pretrained": False}))
     check(plan_of(named("cifar100", normalise="unit")))
