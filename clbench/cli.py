@@ -141,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--to", metavar="NAME", help="of the features; DATASET.MODEL when left out")
     data.add_argument("--again", action="store_true", help="prepare it anew, in place of what is there")
 
+    weights = command("pretrain", _pretrain, "learn weights for model=vit_t6 from a data set of colour images")
+    weights.add_argument(
+        "words", nargs="*", metavar="path=value", help="data=NAME out=FILE, epochs=7, teacher=lite0, …"
+    )
+
     board = command("leaderboard", _leaderboard, "rank what was run, within each protocol")
     board.add_argument("folder", nargs="?", type=Path, default=Path("results"))
     board.add_argument("--stream", help="of this stream only")
@@ -390,6 +395,18 @@ def _data(given: argparse.Namespace) -> int:
 
     folder = prepare(given.name, given.source, given.again, given.resolution, given.test_share, given.seed)
     print(f"{given.name} is in {folder}; use it as stream.data={given.name}.")
+    return 0
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    from clbench.config import parse, typed
+    from clbench.pretraining import Pretraining
+
+    points, options = parse(given.words)
+    if len(points) > 1 or options:
+        raise Mistake("clbench pretrain takes settings of its own, one value each: data=NAME out=FILE epochs=7.")
+    file = typed(Pretraining, points[0])(say=print)
+    print(f"{file}, {file.stat().st_size / 1e6:.1f} MB; use it as model=vit_t6 model.weights={file}.")
     return 0
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clbench.strategy import Strategy
     from clbench.stream import Stream
 
+T = typing.TypeVar("T")
 Values = Mapping[str, Any]
 """path to value"""
 
@@ -249,8 +250,22 @@ def _plain_text(word: str) -> str:
 
 def typed_options(given: Values) -> Options:
     """The options of a command, typed."""
-    hints = typing.get_type_hints(Options, include_extras=True)
-    return Options(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
+    return typed(Options, given)
+
+
+def typed(kind: type[T], given: Values) -> T:
+    """An object of a dataclass without choices, its fields as they are given.
+
+    Raises:
+        Mistake: one is not there, missing, or of another type.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name in given.keys() - hints.keys():
+        raise unknown("setting", name, hints)
+    for option in fields(kind):  # type: ignore[arg-type]
+        if option.name not in given and default_of(kind, option) is MISSING:
+            raise Mistake(f"{option.name} must be given: {documentation(kind)[option.name]}.")
+    return kind(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
 
 
 def to_text(value: Any) -> str:

@@ -19,7 +19,9 @@ from clbench.errors import Mistake
 from clbench.models import by, image, with_head
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
 
     from clbench.stream import Stream
 
@@ -264,7 +266,7 @@ class Timm(Pretrained):
 
         from clbench.backbones import normalised
 
-        self._check_name()
+        self.check_name()
         create = partial(timm().create_model, self.name, num_classes=0, in_chans=channels)
         create = partial(create, pretrained=self._begun, pretrained_cfg_overlay=self._overlay())
         try:
@@ -289,7 +291,7 @@ class Timm(Pretrained):
             normalised(body, mean, std)
         return with_head(body.train(), features.shape[1], classes)
 
-    def _check_name(self) -> None:
+    def check_name(self) -> None:
         """Raises: Mistake: timm has no model of that name, or several sets of weights for it."""
         architecture, _, tag = self.name.partition(".")
         if not timm().is_model(self.name):
@@ -326,3 +328,42 @@ def _classifiers(model: nn.Module) -> set[str]:
     """The modules that timm says are a model's classifier."""
     named = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return {named} if isinstance(named, str) else set(named)
+
+
+def teacher(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
+    """A network with its classifier, frozen: from pixels in [0, 1] of any size to logits, and how many these are.
+
+    Args:
+        name: `lite0`, shown images of 128 pixels, or `timm:NAME.TAG`, of the size that it was trained on
+
+    Raises:
+        Mistake: there is none of that name, or its weights can't be had.
+    """
+    import torch.nn.functional as F
+
+    from clbench.backbones import normalised, tensors
+
+    kind, _, there = name.partition(":")
+    if name == "lite0":
+        file = Lite0().file
+        assert file is not None
+        net, side = timm().create_model("tf_efficientnet_lite0"), 128
+        net.load_state_dict(dict(zip(net.state_dict(), tensors(file, LITE0_SHA256).values(), strict=True)))
+        normalised(net, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    elif kind == "timm" and there:
+        spec = Timm(there, pretrained=True)
+        spec.check_name()
+        try:
+            net = timm().create_model(there, pretrained=True)
+        except Exception as error:
+            raise Mistake(f"teacher={name} can't be had: {' '.join(str(error).split())}") from error
+        side = net.pretrained_cfg["input_size"][-1]
+        normalised(net, net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
+    else:
+        raise Mistake(f"teacher={name}: there are lite0 and timm:NAME.TAG.")
+    net.eval().requires_grad_(False)
+
+    def logits(pixels: Tensor) -> Tensor:
+        return net(F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False).clamp(0, 1))
+
+    return logits, net.num_classes
