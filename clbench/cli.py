@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
     weights = command("pretrain", _pretrain, "learn weights for model=vit_t6 from a data set of colour images")
     weights.add_argument(
-        "words", nargs="*", metavar="path=value", help="data=NAME out=FILE, epochs=7, teacher=lite0, …"
+        "settings", nargs="*", metavar="name=value", help="data=NAME out=FILE, epochs=7, teacher=lite0, …"
     )
 
     board = command("leaderboard", _leaderboard, "rank what was run, within each protocol")
@@ -402,7 +402,7 @@ def _pretrain(given: argparse.Namespace) -> int:
     from clbench.config import parse, typed
     from clbench.pretraining import Pretraining
 
-    points, options = parse(given.words)
+    points, options = parse(given.settings)
     if len(points) > 1 or options:
         raise Mistake("clbench pretrain takes settings of its own, one value each: data=NAME out=FILE epochs=7.")
     file = typed(Pretraining, points[0])(say=print)
