@@ -52,10 +52,10 @@ class L2P(Strategy):
             )
         tokens(learner.model)
         width = transformer(learner.model).embed_dim
-        attach(learner, {"tokens": (self.pool, self.length, width), "keys": (self.pool, width)})
+        attach(learner, {"token": (self.pool, self.length, width), "key": (self.pool, width)})
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
-        near = cosines(query(learner, batch.x), prompts(learner)["keys"])
+        near = cosines(query(learner, batch.x), prompts(learner)["key"])
         chosen = self.choose(near)
         if self.batchwise:
             votes = F.one_hot(chosen, self.pool).sum((0, 1))
@@ -64,7 +64,7 @@ class L2P(Strategy):
         return learner.criterion(self.answer(learner, batch.x, chosen), batch.y) - self.pull * pulled
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
-        return self.answer(learner, x, self.choose(cosines(query(learner, x), prompts(learner)["keys"])))
+        return self.answer(learner, x, self.choose(cosines(query(learner, x), prompts(learner)["key"])))
 
     def choose(self, near: Tensor) -> Tensor:
         """The nearest prompts by the cosines to their keys, B x pool: B x top, the nearest first."""
@@ -72,7 +72,7 @@ class L2P(Strategy):
 
     def answer(self, learner: Learner, x: Tensor, chosen: Tensor) -> Tensor:
         """Logits, each sample with the prompts chosen for it, B x top."""
-        with inserted(learner.model, prompts(learner)["tokens"][chosen].flatten(1, 2)):
+        with inserted(learner.model, prompts(learner)["token"][chosen].flatten(1, 2)):
             return learner(x)
 
 
