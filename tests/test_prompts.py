@@ -114,32 +114,6 @@ def test_the_second_pass_counts(case):
     assert found.flops.total > 2 * plain.flops.total
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_was_learned_first_is_kept_better_than_by_fine_tuning(case):
-    def kept(strategy, **options):
-        found = learner(epochs=4, **options)
-        teach(found, strategy, patterns())
-        first = patterns()[0].train
-        raw, y = first.gather(torch.arange(len(first)))
-        with torch.inference_mode():
-            return (strategy.predict(found, found.encode(raw)).argmax(1) == y).float().mean().item()
-
-    assert kept(CASES[case]()) > kept(Naive(), loss_mask="all") + 0.2
-
-
-def patterns():
-    """Two lessons of two classes each, a class bright in one quarter."""
-    lessons = []
-    for number in range(2):
-        data = images([2 * number, 2 * number + 1] * 20)
-        for row, label in enumerate(data.labels.tolist()):
-            top, left = 2 * (label // 2), 2 * (label % 2)
-            data.source.x[row] //= 4
-            data.source.x[row, top : top + 2, left : left + 2] += 150
-        lessons.append(lesson(data, number))
-    return lessons
-
-
 @pytest.fixture(scope="module")
 def full_size():
     """ViT-B/16 without data: only the shapes of its weights."""
