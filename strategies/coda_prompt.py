@@ -1,10 +1,10 @@
 """CODA-Prompt: Smith, Karlinsky, Gutta, Cascante-Bonilla, Kim, Arbelle, Panda, Feris and Kira 2023 ("CODA-Prompt:
 COntinual Decomposed Attention-based Prompting for Rehearsal-Free Continual Learning", CVPR).
 
-The form is that of PILOT (Sun, Zhou, Ye and Zhan), as its code has it: no orthogonality penalty by default, the rate on
-a cosine of its own. Two things differ. The new components are orthonormalised against the span of the earlier ones by a
-QR decomposition; one by one, as there, they would be so only where the earlier ones, which have been trained since, are
-orthogonal still. The last, smaller batch of an epoch is trained on.
+The form is that of PILOT (Sun et al., LAMDA-PILOT), as its code has it: no orthogonality penalty by default, the rate
+on a cosine of its own. Two things differ. The new components are orthonormalised against the span of the earlier ones,
+by a QR decomposition; one by one, as there, they would be so only if training had kept the earlier ones orthogonal. And
+the last, smaller batch of an epoch is trained on.
 """
 
 from __future__ import annotations

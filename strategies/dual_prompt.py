@@ -1,7 +1,7 @@
 """DualPrompt: Wang, Zhang, Ebrahimi, Sun, Zhang, Lee, Ren, Su, Perot, Dy and Pfister 2022 ("DualPrompt: Complementary
 Prompting for Rehearsal-free Continual Learning", ECCV).
 
-The form is that of PILOT (Sun, Zhou, Ye and Zhan), as its code has it. Three things differ. There the expert prompt
+The form is that of PILOT (Sun et al., LAMDA-PILOT), as its code has it. Three things differ. There the expert prompt
 that most samples of a batch choose serves them all, so that an answer depends on its neighbours; here each sample has
 its own. Of the expert prompts only those that have been trained are chosen from. There are as many as experiences, so
 that none is trained twice.

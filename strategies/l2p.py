@@ -1,7 +1,7 @@
 """L2P: Wang, Zhang, Lee, Zhang, Sun, Ren, Su, Perot, Dy and Pfister 2022 ("Learning to Prompt for Continual Learning",
 CVPR).
 
-The form is that of PILOT (Sun, Zhou, Ye and Zhan), as its code has it. One thing differs: there the prompts that most
+The form is that of PILOT (Sun et al., LAMDA-PILOT), as its code has it. One thing differs: there the prompts that most
 samples of a batch have chosen serve them all, at exams too, so that an answer depends on its neighbours. Here each
 sample has its own, in exams always, and in training unless `batchwise` says otherwise.
 """
