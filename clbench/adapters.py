@@ -153,6 +153,27 @@ def prefixed(model: nn.Module, pairs: Mapping[int, tuple[Tensor, Tensor]]) -> It
             attention.prefix = None
 
 
+def tokens(model: nn.Module) -> None:
+    """Let the network take further tokens, which `inserted` gives it. There are no weights."""
+    transformer(model)
+    _grow(model, "", nn.Module, Inserted)
+
+
+@contextmanager
+def inserted(model: nn.Module, more: Tensor) -> Iterator[None]:
+    """Within it, the network sees these tokens, B x length x width, before the patches, and its features are the mean
+    of what it makes of them (Wang et al. 2022, L2P, CVPR).
+
+    Each has the position of the class token, where there is one, as in the method's PyTorch code.
+    """
+    body = transformer(model)
+    try:
+        body.tokens = more
+        yield
+    finally:
+        body.tokens = None
+
+
 def merge(model: nn.Module) -> None:
     """Add what LoRA has learned to the weights that stand still: W <- W + (alpha / rank) B A. A and B stay; `reset`
     makes them anew.
@@ -340,3 +361,30 @@ class Prefixed(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """B x length x width to B x heads x length x width of one."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Inserted(nn.Module):
+    """A transformer that sees `tokens` between its own and the patches, where there are any, and answers by them."""
+
+    cls_token: Tensor | None
+    pos_embed: Tensor | None
+    no_embed_class: bool
+    num_prefix_tokens: int
+
+    def grow(self) -> None:
+        self.tokens: Tensor | None = None
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        x = cast(Any, super())._pos_embed(x)
+        if self.tokens is None:
+            return x
+        own, more = self.num_prefix_tokens, self.tokens
+        if self.cls_token is not None and self.pos_embed is not None and not self.no_embed_class:
+            more = more + self.pos_embed[:, :1]
+        return torch.cat([x[:, :own], more, x[:, own:]], 1)
+
+    def pool(self, x: Tensor, *options: Any) -> Tensor:
+        if self.tokens is None:
+            return cast(Any, super()).pool(x, *options)
+        own = self.num_prefix_tokens
+        return x[:, own : own + self.tokens.shape[1]].mean(1)
