@@ -26,6 +26,7 @@ CATALOGUE: dict[str, object] = {
     "kfpf": "clbench.strategies.fpf:KFPF",
     "l2_init": "clbench.strategies.plasticity:L2Init",
     "lwf": "clbench.strategies.lwf:LwF",
+    "mos": "clbench.strategies.mos:MOS",
     "naive": "clbench.strategies.baselines:Naive",
     "ncm": "clbench.strategies.prototypes:NCM",
     "rwalk": "clbench.strategies.paths:RWalk",
