@@ -19,6 +19,7 @@ CATALOGUE: dict[str, object] = {
     "online": "clbench.metrics.online:Online",
     "plasticity": "clbench.metrics.plasticity:Plasticity",
     "restoration": "clbench.metrics.restoration:Restoration",
+    "retrieval": "clbench.metrics.retrieval:Retrieval",
     "timing": "clbench.metrics.cost:Timing",
     **SUMMARIES,
     **ELSEWHERE,

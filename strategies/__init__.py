@@ -8,6 +8,7 @@ CATALOGUE: dict[str, object] = {
     "agem_r": "clbench.strategies.agem:AGEMR",
     "avalanche": "clbench.avalanche:Avalanche",
     "bic": "clbench.strategies.bic:BiC",
+    "coact": "clbench.strategies.coact:CoACT",
     "continual_backprop": "clbench.strategies.plasticity:ContinualBackprop",
     "cumulative": "clbench.strategies.baselines:Cumulative",
     "der": "clbench.strategies.distillation:DER",
