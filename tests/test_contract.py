@@ -26,7 +26,7 @@ from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
 from clbench.testing import check_metric, check_strategy, check_stream
 
-QUICK: dict[str, dict[str, Any]] = {"gdumb": {"epochs": 4}}
+QUICK: dict[str, dict[str, Any]] = {"gdumb": {"epochs": 4}, "ranpac": {"projection": 50}}
 """options by which a strategy learns the toy stream in less time"""
 SHORT = {
     "cir_cifar100": {"experiences": 12},
