@@ -24,6 +24,8 @@ from clbench.adapters import freeze, lora, transformer
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner, derive
+from clbench.strategies.embedding import embedded
+from clbench.strategies.simplecil import features_of
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, Natural, Positive, Share
@@ -104,18 +106,13 @@ class CoACT(Strategy):
             self.go_on(learner, experience)
         self.ready(learner)
 
-    @torch.no_grad()
     def insert(self, learner: Learner, experience: Experience) -> None:
         """The rows of new classes become the mean features of their samples, un-augmented."""
-        data, weight = learner.near(experience.train), learner.model.get_parameter("head.weight")
-        sums = torch.zeros_like(weight)
-        for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
-            raw, y = learner.gather(data, positions)
-            x = learner.encode(raw)
-            with learner.spending("prototypes", x.shape):
-                sums.index_add_(0, y, learner.features(x))
-        for label in sorted(experience.classes - self.seen):
-            weight[label] = sums[label] / (data.labels == label).sum()
+        features, labels = embedded(learner, experience.train, features_of)
+        weight = learner.model.get_parameter("head.weight")
+        with torch.no_grad():
+            for label in sorted(experience.classes - self.seen):
+                weight[label] = features[labels == label].mean(0)
         self.seen |= experience.classes
 
     def begin(self, learner: Learner, experience: Experience) -> None:
@@ -174,7 +171,7 @@ class CoACT(Strategy):
         return loss + self.contrast(batch.y, z, k, old) + F.mse_loss(logits, says(learner, self.base, batch.x))
 
     def head(self, learner: Learner, features: Tensor) -> Tensor:
-        return learner.model.head(features)  # type: ignore[operator]
+        return learner.model.get_submodule("head")(features)
 
     def contrast(self, y: Tensor, *views: Tensor) -> Tensor:
         """SupCon over several features of each sample, each scaled to length 1."""

@@ -23,14 +23,17 @@ from torch import Tensor
 
 from clbench.adapters import bottleneck, freeze, transformer
 from clbench.config import Preset
-from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
 from clbench.learner import Batch, Learner, derive
 from clbench.modules import swapped
 from clbench.optimizer import cosine
+from clbench.strategies.cosine import cosines
+from clbench.strategies.embedding import embedded
+from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prototypes import LOWEST
-from clbench.strategy import Strategy
+from clbench.strategies.simplecil import Prototypes, features_of
+from clbench.strategies.values import copied
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, Natural, NonNegative, Positive
 
@@ -39,7 +42,7 @@ TURNS = 4
 
 
 @dataclass
-class MOS(Strategy):
+class MOS(OwnClasses):
     """CE among the classes of the experience + reg * (each feature unlike the others and unlike old class means).
 
     After each step adapters move by a share towards the mean of those of earlier tasks. After the experience the head
@@ -59,7 +62,7 @@ class MOS(Strategy):
     """of that term"""
     head_rate: Positive = 0.1
     """rate of the head, as a share of the adapters'"""
-    store: Storage = "covariance"
+    storage: Storage = "covariance"
     """what a class's Gaussian has: its covariance; variances alone; centroids: several centres with variances"""
     align_epochs: Natural = 30
     """passes over drawn features, as many steps each as there are classes; 0: the head is not aligned"""
@@ -71,6 +74,7 @@ class MOS(Strategy):
     needs: ClassVar[frozenset[str]] = frozenset({"transformer", "pretrained weights", "task borders"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        super().start(learner, syllabus)
         if syllabus.shared:
             raise Mistake("mos finds the task of an image by its class, and experiences of this stream share classes.")
         self.names = bottleneck(learner.model, self.rank, seed=derive(learner.seed, "adapters"))
@@ -79,22 +83,19 @@ class MOS(Strategy):
             width = learner.features(learner.blank(1).x).shape[1]
         self.adapters: list[dict[str, Tensor]] = []
         self.mean: dict[str, Tensor] = {}
-        self.gaussians = Gaussians(self.store)
+        self.gaussians = Gaussians(self.storage)
         self.old = torch.zeros(0, width, device=learner.where)
-        self.prototypes = torch.zeros(syllabus.classes, width, device=learner.where)
+        self.prototypes = Prototypes.empty(learner, syllabus.classes, width)
         self.task = torch.full((syllabus.classes,), -1, device=learner.where)
-        self.now = self.task >= 0
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        self.now = torch.zeros_like(self.now)
-        self.now[sorted(experience.classes)] = True
         if self.adapters:
             self.mean = {name: torch.stack([task[name] for task in self.adapters]).mean(0) for name in self.names}
             self.old = self.gaussians.means()[0]
         learner.optim = learner.new_optimizer(learner.steps(len(experience.train)), rates={"head.": self.head_rate})
         super().learn(learner, experience)
         self.mean, self.old = {}, self.old[:0]
-        self.keep(learner, experience.train)
+        self.keep(learner, experience)
         if self.align_epochs and len(self.adapters) > 1:
             self.align(learner)
 
@@ -114,24 +115,22 @@ class MOS(Strategy):
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
         features = learner.features(batch.x)
-        loss = learner.criterion(self.head(learner, features).masked_fill(~self.now, -torch.inf), batch.y)
+        loss = learner.criterion(self.head(learner, features).masked_fill(~self.own, -torch.inf), batch.y)
         return loss + self.reg * apart(torch.cat([self.old, features]), self.temperature) if self.reg else loss
 
     def head(self, learner: Learner, features: Tensor) -> Tensor:
-        return learner.model.head(features)  # type: ignore[operator]
+        return learner.model.get_submodule("head")(features)
 
-    @torch.no_grad()
-    def keep(self, learner: Learner, data: Data) -> None:
+    def keep(self, learner: Learner, experience: Experience) -> None:
         """Of a task: its adapters; the Gaussians of its classes under them; class means under the first adapters."""
-        self.task[self.now] = len(self.adapters)
-        self.adapters.append({name: learner.model.get_parameter(name).detach().clone() for name in self.names})
-        own = features = read(learner, data)
+        self.task[self.own] = len(self.adapters)
+        self.adapters.append(copied(learner.model, self.names))
+        found = embedded(learner, experience.train, features_of)
+        self.gaussians.add(*found)
         if len(self.adapters) > 1:
             with swapped(learner.model, self.adapters[0]):
-                features = read(learner, data)
-        self.gaussians.add(own, data.labels)
-        members = F.one_hot(data.labels.to(features.device), len(self.task)).T.float()
-        self.prototypes += members @ features / members.sum(1, keepdim=True).clamp(min=1)
+                found = embedded(learner, experience.train, features_of)
+        self.prototypes.add(*found)
 
     def align(self, learner: Learner) -> None:
         """The head alone learns from drawn features of all classes alike."""
@@ -149,7 +148,7 @@ class MOS(Strategy):
                 yield Batch(features[rows], labels[rows], features[rows])
 
     def align_loss(self, learner: Learner, batch: Batch) -> Tensor:
-        return learner.criterion(self.head(learner, batch.x).masked_fill(self.task < 0, -torch.inf), batch.y)
+        return F.cross_entropy(self.head(learner, batch.x).masked_fill(self.task < 0, -torch.inf), batch.y)
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """The head's logits z under the adapters found, B x classes; with `ensemble` the logarithm of the mean of
@@ -170,8 +169,7 @@ class MOS(Strategy):
 
     def nearest(self, features: Tensor) -> Tensor:
         """Cosines of features under the first adapters with class means under these, B x classes."""
-        cosines = F.normalize(features) @ F.normalize(self.prototypes).T
-        return cosines.masked_fill(self.task < 0, LOWEST)
+        return cosines(features, self.prototypes.means()).masked_fill(self.task < 0, LOWEST)
 
     def refined(self, learner: Learner, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Self-refined retrieval: (the task found, B; the head's logits under its adapters; cosines to class means)."""
@@ -201,16 +199,6 @@ class MOS(Strategy):
 def apart(rows: Tensor, temperature: float) -> Tensor:
     """CE of the products of each row (N x features) with all rows by `temperature`; the answer is the row itself."""
     return F.cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows), device=rows.device))
-
-
-def read(learner: Learner, data: Data) -> Tensor:
-    """Features of samples, N x features, un-augmented."""
-    data, found = learner.near(data), []
-    for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
-        x = learner.encode(learner.gather(data, positions)[0])
-        with learner.spending("statistics", x.shape):
-            found.append(learner.features(x))
-    return torch.cat(found)
 
 
 PRESETS = [

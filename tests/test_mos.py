@@ -12,6 +12,7 @@ from clbench.errors import Mistake
 from clbench.learner import derive
 from clbench.modules import swapped
 from clbench.strategies.mos import MOS, apart
+from clbench.strategies.simplecil import Prototypes, SimpleCIL
 from clbench.strategy import Strategy
 from clbench.vision import torchvision
 
@@ -114,7 +115,7 @@ def test_the_term_that_drives_apart_by_hand():
 
 def test_the_loss_by_hand():
     student, strategy = taught(LESSONS[:1])
-    strategy.now = torch.tensor([False, False, True, True])
+    strategy.own = torch.tensor([False, False, True, True])
     strategy.old = strategy.gaussians.means()[0]
     batch = next(student.batches(LESSONS[1].train))
     features = student.model.body(batch.x)
@@ -136,12 +137,21 @@ def test_what_is_kept_of_a_class():
         means, classes = strategy.gaussians.means()
         for label in one.classes:
             assert torch.allclose(means[classes.index(label)], own[y == label].mean(0), atol=1e-5)
-            assert torch.allclose(strategy.prototypes[label], first[y == label].mean(0), atol=1e-5)
+            assert torch.allclose(strategy.prototypes.means()[label], first[y == label].mean(0), atol=1e-5)
+
+
+def test_the_nearest_mean_is_simplecil_under_the_first_adapters():
+    student, strategy = taught()
+    other = learner()
+    simple = SimpleCIL()
+    simple.start(other, syllabus(sizes=[24, 24]))
+    bottleneck(other.model, 4)
     x = torch.rand(7, 1, 4, 4)
-    with torch.inference_mode(), swapped(student.model, strategy.adapters[0]):
-        features = student.model.body(x)
-        cosines = F.cosine_similarity(features[:, None], strategy.prototypes[None], dim=-1)
-        assert torch.allclose(strategy.nearest(features), cosines, atol=1e-5)
+    with torch.inference_mode(), swapped(other.model, strategy.adapters[0]):
+        for one in LESSONS:
+            simple.learn(other, one)
+        ours = strategy.nearest(strategy.under(student, x, 0))
+        assert torch.allclose(ours, simple.predict(other, x), atol=1e-5)
 
 
 def test_alignment_moves_the_head_alone():
@@ -176,7 +186,8 @@ def test_retrieval_sends_an_image_on_until_the_head_agrees():
     means, heads = torch.tensor([0, 2, 3, 0]), torch.tensor([[1, 1, 2, 3], [0, 0, 0, 2]])
     strategy = Crafted()
     strategy.tables = [torch.cat([one(head, 4), one(means, 4)], 1).float() for head in heads]
-    strategy.prototypes, strategy.task = torch.cat([torch.zeros(4, 4), torch.eye(4)], 1), torch.tensor([0, 0, 1, 1])
+    strategy.prototypes = Prototypes(torch.cat([torch.zeros(4, 4), torch.eye(4)], 1), torch.ones(4, 1))
+    strategy.task = torch.tensor([0, 0, 1, 1])
     strategy.calls = []
     task, logits, first = strategy.refined(opened(), torch.arange(4)[:, None])
     assert first.argmax(1).tolist() == means.tolist()
@@ -193,7 +204,7 @@ def test_answers_sample_by_sample():
     for task in strategy.adapters:
         for value in task.values():
             value.normal_(generator=rng)
-    strategy.prototypes.normal_(generator=rng)
+    strategy.prototypes.sums.normal_(generator=rng)
     seen, arrived = [0, 2, 3], {2: 0, 0: 1, 3: 2}
     x = torch.rand(60, 1, 4, 4, generator=rng)
 
@@ -202,7 +213,7 @@ def test_answers_sample_by_sample():
             with swapped(student.model, strategy.adapters[task]):
                 return student.model.body(x)
 
-        z0 = F.cosine_similarity(features(0), strategy.prototypes[seen])
+        z0 = F.cosine_similarity(features(0), strategy.prototypes.means()[seen])
         task = arrived[seen[z0.argmax()]]
         for turn in range(1, 5):
             z = student.model.head(features(task))[0, seen]
@@ -244,9 +255,9 @@ def test_classes_that_come_again_have_no_task():
         MOS().start(learner(), syllabus(sizes=[4, 4], shared=True))
 
 
-@pytest.mark.parametrize("store", ["variance", "centroids"])
-def test_other_gaussians(store):
-    _, strategy = taught(store=store)
+@pytest.mark.parametrize("storage", ["variance", "centroids"])
+def test_other_gaussians(storage):
+    _, strategy = taught(storage=storage)
     assert {part.spread.ndim for parts in strategy.gaussians.parts.values() for part in parts} == {1}
 
 
