@@ -6,6 +6,7 @@ the device. Sampling is uniform without replacement.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,18 @@ class Memory:
         for name, tensor in kept.items():
             self.kept[name].index_copy_(0, places, tensor.index_select(0, rows))
         self.filled = max(self.filled, int(slots.max()) + 1)
+
+    def delete(self, labels: Collection[int]) -> None:
+        """Let go of all samples with these labels, for good; what is left counts as all that was seen."""
+        if self.x is None or self.y is None or not self.filled:
+            return
+        gone = torch.isin(self.y[: self.filled], torch.tensor(sorted(labels), device=self.y.device))
+        stays = (~gone).nonzero()[:, 0]
+        for tensor in (self.x, self.y, *self.kept.values()):
+            left = tensor.index_select(0, stays)
+            tensor.zero_()
+            tensor[: len(left)] = left
+        self.filled = self.seen = len(stays)
 
     def sample(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """min(count, filled) different samples, uniformly: (x as stored, y, what goes with them). Not for an empty

@@ -132,7 +132,13 @@ def manifest(stream: Stream) -> dict[str, Any]:
     named by `checksums`.
     """
     experiences = [
-        {"index": e.index, "samples": len(e.train), "classes": sorted(e.classes), "sha256": _digest(e.train)}
+        {
+            "index": e.index,
+            "samples": len(e.train),
+            "classes": sorted(e.classes),
+            **({"forget": sorted(e.forget)} if e.forget else {}),
+            "sha256": _digest(e.train),
+        }
         for e in stream
     ]
     exams = [
@@ -141,6 +147,7 @@ def manifest(stream: Stream) -> dict[str, Any]:
             "samples": len(e.data),
             "classes": sorted(e.classes),
             "since": e.since,
+            **({} if e.until is None else {"until": e.until}),
             "sha256": _digest(e.data),
         }
         for e in stream.exams()

@@ -20,6 +20,7 @@ from clbench.catalogue import resolve
 from clbench.intransigence import intransigence
 from clbench.metric import Probe, Row, Summary
 from clbench.metrics.elsewhere import ELSEWHERE, LINES
+from clbench.metrics.requests import REQUESTS
 from clbench.metrics.summary import SUMMARIES
 
 R = ((0.90,), (0.60, 0.88), (0.70, 0.40, 0.92), (0.62, 0.55, 0.70, 0.90))
@@ -28,13 +29,19 @@ RUP = ((0.60,), (0.70, 0.50), (0.75, 0.60, 0.90))
 """old exams become better"""
 P = ((1, (0.90,)), (2, (0.40, 0.86)), (2, (0.60, 0.88)), (3, (0.50, 0.30, 0.90)), (3, (0.70, 0.40, 0.92)))
 """looks within experiences: which one is being learned, and accuracy on its exams so far"""
+Q = {
+    "forget 1": (1, (0.80, 0.10, 0.20)),
+    "forget 2": (2, (0.90, 0.80, 0.00)),
+    "remaining": (None, (0.85, 0.82, 0.75)),
+}
+"""exams of a stream with two requests: which request asks to forget each, and accuracy after each experience"""
 BEST = (0.90, 0.89, 0.94, 0.95)
 """accuracy of cumulative training on exam t at step t"""
 KNOWN = ((2, 0.20, 0.50), (4, 0.45, 0.60), (6, 0.60, 0.75), (8, 0.70, 0.80))
 """experiences learned, accuracy on all exams of a recurring stream, and of its reference"""
 PROBES = (
     "exams", "cost", "timing", "loss", "drift", "online", "anytime", "anytime100", "restoration", "cka", "calibration",
-    "confusion", "plasticity", "retrieval",
+    "confusion", "plasticity", "recovery", "retrieval",
 )  # fmt: skip
 WIDTH = 120
 
@@ -63,6 +70,15 @@ def recurring(column: int) -> list[Row]:
         step = known[0]
         rows += [Row(step, step, "class/accuracy", "all", known[column], 100)]
         rows += [Row(step, step, "cost/samples", "", 50 * step)]
+    return rows
+
+
+def request_rows() -> list[Row]:
+    """Q as rows: the first experience teaches everything, the others are requests; exams have 100 samples."""
+    rows = []
+    for exam, (until, cells) in Q.items():
+        rows += [Row(0, 0, "exam/since", exam, 0, 100), Row(0, 0, "exam/until", exam, until, 100)]
+        rows += [Row(step, step, "class/accuracy", exam, value, 100) for step, value in enumerate(cells, start=1)]
     return rows
 
 
@@ -115,6 +131,15 @@ def against() -> str:
     parts = [section(intransigence(best)["class/intransigence"], [matrix_rows(R)], "intransigence")]
     parts += [section(summary, [recurring(1)], id) for id, summary in accumulation(recurring(2)).items()]
     return "\n\n".join(parts)
+
+
+def requests() -> str:
+    """Q as a table, and a section for each measure of requests."""
+    lines = [f"| Q | {' | '.join(f'`{exam}`' for exam in Q)} |", f"| --- |{' ---: |' * len(Q)}"]
+    for step, cells in enumerate(zip(*(cells for _, cells in Q.values()), strict=True)):
+        name = f"after request {step}" if step else "everything taught"
+        lines.append(f"| {name} | {' | '.join(map(shown, cells))} |")
+    return "\n\n".join(["\n".join(lines), *(section(summary, [request_rows()], summary.id) for summary in REQUESTS)])
 
 
 def grid(name: str, matrix: Sequence[Sequence[float]]) -> Iterator[str]:
@@ -183,6 +208,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "costs": costs,
     "against": against,
+    "requests": requests,
     "elsewhere": elsewhere,
     "probes": probes,
 }

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from clbench.metric import Row, Summary, Value, undefined
 from clbench.metrics.matrix import Matrix, latest, measure
+from clbench.metrics.requests import REQUESTS
 from clbench.metrics.trace import Trace, anytime, follow, minimum, worst_case
 
 READOUTS = {"class": "class-incremental", "task": "task-incremental"}
@@ -293,6 +294,7 @@ SUMMARIES: dict[str, Summary] = {
             remark="The example is of two experiences. The network is asked before its first step on the samples, and "
             "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
         ),
+        *REQUESTS,
         _last(
             "calibration/ece",
             "expected calibration error",

@@ -204,20 +204,34 @@ _CODE = "their values for ViT-B/16; Roy et al. 2025 (CoACT), {}"
 PRESETS = [
     Preset(
         "coact",
-        "cifar100",
+        "fewtune_cifar100",
         {
             "learner.epochs": 50,
             "learner.batch": 64,
             "learner.lr": 0.1,
             "learner.weight_decay": 5e-4,
             "strategy.tune_blocks": 3,
-            "strategy.tune_at": 0,
             "strategy.tune_rate": 0.001,
-            "strategy.inc_layers": "classifier",
             "strategy.inc_epochs": 1,
+            "strategy.inc_layers": "classifier",
             "strategy.inc_rate": 0.001,
         },
-        _CODE.format("utils/constants.py, CIFAR-100 with 10 samples a class"),
+        _CODE.format("utils/constants.py, CIFAR-100 with 10 samples of each class"),
+        recipe="pretrained",
+    ),
+    Preset(
+        "coact",
+        "fewshot_cifar100",
+        {
+            "learner.epochs": 25,
+            "learner.batch": 64,
+            "learner.lr": 0.001,
+            "learner.weight_decay": 5e-4,
+            "strategy.tune_blocks": 1,
+            "strategy.tune_at": 10,
+            "strategy.tune_rate": 0.01,
+        },
+        _CODE.format("utils/constants.py, CIFAR-100 with 60 classes at first"),
         recipe="pretrained",
     ),
 ]

@@ -15,7 +15,11 @@ from clbench.errors import Mistake, unknown
 from clbench.learner import derive
 from clbench.stream import Exam, Experience, Stream
 from clbench.transform import ImageTransform
-from clbench.types import Count, Share
+from clbench.types import Count, Natural, Share
+
+Order = Literal["natural", "seed"] | Natural | list[int]
+"""of classes: `natural`; a list of all labels; a number, the seed of a shuffle that every run shares; `seed`: shuffled
+by each run's own seed"""
 
 
 @dataclass
@@ -148,6 +152,24 @@ class Images(Stream):
     def transform(self) -> ImageTransform:
         mean, std = self._dataset.moments() if self.normalise == "data" else ((0.0,), (1.0,))
         return ImageTransform(tuple(mean), tuple(s or 1.0 for s in std), self.crop, self.flip)
+
+
+def ordered(order: Order, classes: int, data: str, seed: int) -> np.ndarray:
+    """The labels 0 .. classes-1 of a data set in this order, for the run with this seed.
+
+    Raises:
+        Mistake: a list is not of all labels.
+    """
+    match order:
+        case "natural":
+            return np.arange(classes)
+        case "seed":
+            return np.random.default_rng(derive(seed, "order of classes")).permutation(classes)
+        case int():
+            return np.random.default_rng(order).permutation(classes)
+    if sorted(order) != list(range(classes)):
+        raise Mistake(f"stream.order must list each label of {data} once: 0 to {classes - 1}.")
+    return np.array(order)
 
 
 def turned(shape: Sequence[int], angles: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from clbench.errors import Mistake, unknown
 from clbench.learner import derive
 from clbench.stream import Exam, Syllabus
-from clbench.streams.images import Images, turned
+from clbench.streams.images import Images, Order, ordered, turned
 from clbench.types import Count, Natural
 
 
@@ -101,7 +101,7 @@ class ClassIncremental(Divided):
 
     experiences: Count = 5
     """into how many experiences the classes are divided, equally"""
-    order: Literal["natural", "seed"] | Natural | list[int] = "natural"
+    order: Order = "natural"
     """of the classes: `natural`; a list of all labels; a number, the seed of a shuffle that every run shares; `seed`:
     shuffled by each run's own seed"""
     take: Count | None = None
@@ -118,20 +118,8 @@ class ClassIncremental(Divided):
                 f"stream.experiences={self.experiences} does not divide the {classes} classes of {self.data}. "
                 f"These do: {', '.join(map(str, fits))}."
             )
-        self._parts = np.split(self._ordered(there, seed)[:classes], self.experiences)
+        self._parts = np.split(ordered(self.order, there, self.data, seed)[:classes], self.experiences)
         self._divide(seed)
-
-    def _ordered(self, classes: int, seed: int) -> np.ndarray:
-        match self.order:
-            case "natural":
-                return np.arange(classes)
-            case "seed":
-                return np.random.default_rng(derive(seed, "order of classes")).permutation(classes)
-            case int():
-                return np.random.default_rng(self.order).permutation(classes)
-        if sorted(self.order) != list(range(classes)):
-            raise Mistake(f"stream.order must list each label of {self.data} once: 0 to {classes - 1}.")
-        return np.array(self.order)
 
     def _members(self, split: str) -> list[np.ndarray]:
         labels = self._labels(split)

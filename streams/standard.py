@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from clbench.config import Recipe
 from clbench.streams.borderless import Blurry, Turning
+from clbench.streams.fewshot import FewShot
+from clbench.streams.forgetting import Forgetting
 from clbench.streams.incremental import ClassIncremental, DomainIncremental, Permuted, Rotated
 from clbench.streams.recurring import Sampling, SCoLe, Slots
 
@@ -60,6 +62,16 @@ CIR_CIFAR100 = Sampling(data="cifar100", look_every=10)
 """CIR by sampling on CIFAR-100: 500 experiences of 500 samples, a class comes back with a chance of 0.2"""
 CIR_CIFAR100_SLOTS = Slots(data="cifar100", experiences=100, per_experience=20, look_every=5)
 """CIR by slots on CIFAR-100: 100 experiences of 20 of 100 classes, every sample taught once"""
+FEWSHOT_CIFAR100 = FewShot(data="cifar100", crop=4, flip=True)
+"""CIFAR-100, few-shot class-incremental (FSCIL): 60 classes with all samples, then 8 sessions of 5 classes, 5 shots"""
+FEWTUNE_CIFAR100 = FewShot(data="cifar100", base=10, way=10, shots=10, base_shots=10, crop=4, flip=True)
+"""CIFAR-100, few-shot class-incremental tuning (FSCIT): 10 sessions of 10 classes, 10 shots in each, the base too"""
+FORGET_CIFAR100 = Forgetting(data="cifar100", order=1337, crop=4, flip=True)
+"""CIFAR-100, all classes; then 4 requests to forget 20 classes each, with a tenth of the samples at hand"""
+FORGET_DIGITS = Forgetting(requests=3, per_request=2)
+"""scikit-learn's 8 x 8 digits, all classes; then 3 requests to forget 2 each, with a tenth of the samples at hand"""
+FORGET_ORL = Forgetting(data="orl_faces", resolution=64, per_request=5, order=1337, shots=4, crop=4, flip=True)
+"""ORL faces at 64 x 64, 40 persons; then 4 requests to forget 5 each, with 4 images of each person at hand"""
 
 _HOUSE = "clbench's own, for two cores"
 _DER = "Buzzega et al. 2020 (DER); Mammoth"
@@ -75,6 +87,18 @@ _GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.1}
 _COLOUR = {"model": "convbn", "learner.epochs": 3, "learner.batch": 32, "learner.lr": 0.1}
 _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
 _PROBES = {"probes": ["exams", "cost", "timing", "loss"]}
+_REQUESTS = {"probes": ["exams", "cost", "timing", "loss", "recovery"]}
+_FACES = {
+    "model": "vit",
+    "model.patch": 8,
+    "stream.resolution": 32,
+    "stream.crop": 2,
+    "learner.epochs": 60,
+    "learner.optimizer": "adamw",
+    "learner.lr": 0.001,
+    "learner.weight_decay": 0.05,
+    "learner.schedule": "cosine",
+}
 _SCOLE = {
     **_PROBES,
     "learner.threads": 1,
@@ -175,6 +199,16 @@ RECIPES = {
         "house": Recipe({**_SCOLE_COLOUR, "stream.samples": 128}, "as the house recipe of scole_cifar100")
     },
     "cir_cifar100_slots": {"house": Recipe(_SCOLE_COLOUR, "as the house recipe of scole_cifar100, on all samples")},
+    "fewshot_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
+    "fewtune_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
+    "forget_cifar100": {
+        "house": Recipe({**_COLOUR, **_REQUESTS, "learner.epochs": 10}, _HOUSE),
+        "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
+    },
+    "forget_digits": {
+        "house": Recipe({**_SMALL, **_REQUESTS, "model": "mlp", "learner.epochs": 20, "learner.lr": 0.1}, _HOUSE)
+    },
+    "forget_orl": {"house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE)},
     "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from clbench.data import Data, Source
+from clbench.datasets import Dataset
 from clbench.learner import Learner
 from clbench.models import ViT
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Stream, Syllabus
+from clbench.streams.forgetting import Forgetting
+from clbench.streams.toy import Toy
 from clbench.transform import ImageTransform, Transform
 
 
@@ -68,6 +71,18 @@ class Transformer:
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         return ViT(patch=shape[-1] // 2, width=12, depth=2, heads=3).build(shape, classes)
+
+
+@dataclass
+class Requests(Forgetting):
+    """The toy stream's six patterns, all taught; then two requests to forget two of them."""
+
+    requests: int = 2
+    per_request: int = 2
+    data_ratio: float = 0.25
+
+    def _open_dataset(self) -> Dataset:
+        return Toy()._open_dataset()
 
 
 def images(labels: Sequence[int], side: int = 4, lesson: int | None = None) -> Data:

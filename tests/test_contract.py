@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from small import Transformer
+from small import Requests, Transformer
 from torch import nn
 
 from clbench.catalogue import names, resolve
@@ -26,7 +26,12 @@ from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
 from clbench.testing import check_metric, check_strategy, check_stream
 
-QUICK: dict[str, dict[str, Any]] = {"gdumb": {"epochs": 4}, "ranpac": {"projection": 50}}
+QUICK: dict[str, dict[str, Any]] = {
+    "gdumb": {"epochs": 4},
+    "gs_lora": {"epochs": 2},
+    "gs_lora_pp": {"epochs": 2},
+    "ranpac": {"projection": 50},
+}
 """options by which a strategy learns the toy stream in less time"""
 SHORT = {
     "cir_cifar100": {"experiences": 12},
@@ -51,7 +56,12 @@ def test_strategy(name):
     if name == "avalanche" and find_spec("avalanche") is None:
         pytest.skip("avalanche-lib is not installed")
     make = maker("strategy", name, **QUICK.get(name, {}))
-    check_strategy(make, model=Transformer() if needs(make()) & Transformer.offers else None)
+    wants = needs(make())
+    check_strategy(
+        make,
+        stream=Requests() if "requests" in wants else "toy",
+        model=Transformer() if wants & Transformer.offers else None,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(names("stream")))

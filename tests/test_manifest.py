@@ -14,6 +14,8 @@ from clbench.cli import main
 from clbench.data import Data, Source
 from clbench.stream import Exam, Experience, Stream, manifest
 from clbench.streams.borderless import Blurry, Turning
+from clbench.streams.fewshot import FewShot
+from clbench.streams.forgetting import Forgetting
 from clbench.streams.incremental import ClassIncremental, Permuted, Rotated
 from clbench.streams.recurring import Sampling, SCoLe, Slots
 from clbench.streams.toy import Toy
@@ -33,6 +35,8 @@ STREAMS = {
     "scole, iid": SCoLe(experiences=5, draw="iid"),
     "cir, slots": Slots(experiences=10, per_experience=3),
     "cir, sampling": Sampling(experiences=20, samples=100, first=0.2),
+    "few-shot digits": FewShot(base=6, way=2),
+    "forgetting digits": Forgetting(requests=3, per_request=2, order=7, missing=1),
 }
 GOLDEN = {
     "toy": "7e65f15fc1a945750b71ab7d05a18739a16ba2c8d4d3e4240bc53eed397c38cb",
@@ -49,6 +53,8 @@ GOLDEN = {
     "scole, iid": "dd012da70af6a5104315de6a53dfcc4402d779facc72816abca428b21b6374bb",
     "cir, slots": "a381aab85ba75c2f38fdefb8ec35653e5b306b14ee1f043f0179d6dd953131ea",
     "cir, sampling": "b1604980da16350eefa1d3f2599df78b246f5131f48bbe4b047b4c87edbe55e1",
+    "few-shot digits": "de587d478c3dab286e59a0ef5cb6401844da560750261d8540f78a74a6e1415b",
+    "forgetting digits": "66dd10098a10bd503c4aaa8d73d909f283255876d8ae5f188102e30e5fde5a26",
 }
 """of seed 1"""
 
