@@ -32,6 +32,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
+    "ranpac": {"projection": 50},
 }
 """options by which a strategy learns the toy stream in less time, or fits the small transformer"""
 SHORT = {
