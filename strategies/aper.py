@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clbench.config import Preset
 from clbench.learner import Learner
 from clbench.strategies.cosine import cosines
 from clbench.strategies.embedding import embedded
@@ -48,3 +49,14 @@ class APER(FirstSession):
         """Cosines, B x classes; of a class never seen the lowest finite number."""
         found = cosines(self.embed(learner, x), self.prototypes.means())
         return found.masked_fill(~self.prototypes.known, LOWEST)
+
+
+PRESETS = [
+    Preset(
+        "aper",
+        "cifar100",
+        {"learner.lr": 0.01, "strategy.rank": 64, "strategy.tokens": 5},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks; epochs and batch are the recipe's",
+        recipe="pretrained",
+    ),
+]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clbench.adapters import bottleneck, freeze
+from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner, derive
 from clbench.modules import swapped
@@ -131,3 +132,14 @@ def reweighted(features: Tensor, weights: Tensor, taught: Tensor, alpha: float) 
     own = (torch.arange(len(weights), device=taught.device)[:, None] == taught).float()
     share = own + (1 - own) * alpha / max(len(weights) - 1, 1)
     return (cosines(features, weights) * share[:, None]).sum(0)
+
+
+PRESETS = [
+    Preset(
+        "ease",
+        "cifar100",
+        {"learner.lr": 0.025, "strategy.rank": 64, "strategy.alpha": 0.1},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 20 tasks; epochs and batch are the recipe's",
+        recipe="pretrained",
+    ),
+]

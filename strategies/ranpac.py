@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.config import Preset
 from clbench.learner import Learner
 from clbench.strategies.cosine import cosines
 from clbench.strategies.embedding import embedded
@@ -89,3 +90,15 @@ def chosen(h: Tensor, y: Tensor) -> float:
     known, asked = u.T @ y[:first], h[first:] @ v.T
     errors = [(asked @ (known * (s / (s.square() + ridge))[:, None]) - y[first:]).square().sum() for ridge in RIDGES]
     return RIDGES[int(torch.stack(errors).argmin())]
+
+
+PRESETS = [
+    Preset(
+        "ranpac",
+        "cifar100",
+        {"learner.lr": 0.01, "strategy.rank": 64, "strategy.projection": 2000},
+        "rate and rank: PILOT, exps, ViT-B/16, CIFAR-100 in 10 tasks; projection: untuned, for two cores",
+        recipe="pretrained",
+        model="vit_t6",
+    ),
+]

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
 from clbench.learner import Batch, Learner
@@ -116,3 +117,14 @@ def mean_length(logits: Tensor, taught: Tensor, experiences: int) -> Tensor:
     """
     members = (taught[:, None] == torch.arange(experiences, device=taught.device)).float()
     return (logits.square() @ members).clamp(min=1e-12).sqrt().mean(1, keepdim=True)
+
+
+PRESETS = [
+    Preset(
+        "slca",
+        "cifar100",
+        {"learner.lr": 0.01, "strategy.slow": 0.01, "strategy.lr": 0.01},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks; epochs, batch and schedule are the recipe's",
+        recipe="pretrained",
+    ),
+]
