@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from clbench.errors import Mistake
@@ -295,7 +296,7 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd) else (-1,)
+        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd | _BatchNorm | nn.GroupNorm) else (-1,)
         return y * self.scale.view(shape) + self.shift.view(shape)
 
 
