@@ -35,6 +35,7 @@ CATALOGUE: dict[str, object] = {
     "lora": "clbench.strategies.tuners:LoRA",
     "lt_sft": "clbench.strategies.sparse:LTSFT",
     "lwf": "clbench.strategies.lwf:LwF",
+    "mask_tuning": "clbench.strategies.tuners:MaskTuning",
     "naive": "clbench.strategies.baselines:Naive",
     "ncm": "clbench.strategies.prototypes:NCM",
     "norm_only": "clbench.strategies.tuners:NormOnly",

@@ -50,11 +50,19 @@ def needs() -> str:
 def row(name: str, kind: type[Strategy]) -> list[str]:
     """What the table says of a strategy, beside its name."""
     wants = sorted(kind.needs) + ["the whole stream"] * kind.whole_stream
-    sizes = [str(f.default or "the base's, or 500") for f in fields(kind) if f.name == "memory_size"]
     around = "any" if issubclass(kind, Around) else ""
     found = taught(replace(kind(), **SMALL.get(name, {})))
-    seen = (str(passes(*found)), ", ".join(kept(*found))) if found else ("?", "?")
-    return [around, ", ".join(wants), *(sizes or [""]), *seen]
+    seen = (samples(found[0]), str(passes(*found)), ", ".join(kept(*found))) if found else ("?", "?", "?")
+    return [around, ", ".join(wants), *seen]
+
+
+def samples(strategy: Strategy) -> str:
+    """How many samples it keeps."""
+    if any(isinstance(one, Data) for value in vars(strategy).values() if isinstance(value, list) for one in value):
+        return "all"
+    if hasattr(strategy, "per_class"):
+        return f"{strategy.per_class} a class"
+    return str(strategy.memory_size or "the base's, or 500") if hasattr(strategy, "memory_size") else ""
 
 
 def taught(strategy: Strategy) -> tuple[Strategy, Learner] | None:

@@ -2,8 +2,9 @@
 
 LoRA is Hu et al. 2022 ("LoRA: Low-Rank Adaptation of Large Language Models", ICLR); SSF Lian, Zhou, Feng and Wang 2022
 ("Scaling & Shifting Your Features", NeurIPS); the adapter AdaptFormer of Chen et al. 2022 (NeurIPS); VPT Jia et al.
-2022 ("Visual Prompt Tuning", ECCV); BitFit Ben Zaken, Goldberg and Ravfogel 2022 (ACL). To train normalisation alone,
-or the head alone (a linear probe), is nobody's in particular.
+2022 ("Visual Prompt Tuning", ECCV); BitFit Ben Zaken, Goldberg and Ravfogel 2022 (ACL); mask tuning the masks of Zheng
+et al. 2023 ("Regularized Mask Tuning", ICCV), without their regularisation of gradients, whose rule was not at hand. To
+train normalisation alone, or the head alone (a linear probe), is nobody's in particular.
 
 What differs here, and why. The papers tune one network for one task; here one set of weights goes on from experience to
 experience, with the head, which trains in all of them. Running statistics of batch normalisation stand still, except
@@ -21,18 +22,19 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from clbench.adapters import bottleneck, freeze, lora, prompts, scale_shift
+from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shift
 from clbench.errors import Mistake
 from clbench.learner import Learner, derive
 from clbench.modules import tensors
 from clbench.strategy import Around, layers
 from clbench.stream import Experience, Syllabus
-from clbench.types import Count, Positive, Share
+from clbench.types import Count, NonNegative, Positive, Share
 
 PLACES = {
     "qv": r"blocks\.\d+\.attn\.qkv",
     "qkv": r"blocks\.\d+\.attn\.qkv",
     "ffn": r"blocks\.\d+\.mlp\.fc[12]",
+    "attention": r"blocks\.\d+\.attn\.(qkv|proj)",
     "all": r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
 }
 """the linear layers of a transformer's blocks; qv: only these two thirds of qkv"""
@@ -71,7 +73,8 @@ class LoRA(Tuner):
     alpha: Positive | None = None
     """null: `rank`, a factor of 1"""
     where: str = "qv"
-    """of a transformer: `qv`, `qkv`, `ffn`, `all`, or a regular expression for paths of linear layers in the body"""
+    """of a transformer: `qv`, `qkv`, `attention`, `ffn`, `all`, or a regular expression for paths of linear layers in
+    the body"""
     dropout: Share = 0.0
     """of what A is given"""
 
@@ -114,6 +117,26 @@ class BottleneckAdapter(Tuner):
     def attach(self, learner: Learner) -> Sequence[str]:
         seed = derive(learner.seed, "adapter")
         return bottleneck(learner.model, self.rank, factor=self.factor, dropout=self.dropout, seed=seed)
+
+
+@dataclass
+class MaskTuning(Tuner):
+    """Binary masks of weights train: one real number each, 1 where it is above the threshold, else 0, straight through.
+
+    A mask has to go `start_at` - `threshold` before anything changes: that is five steps of Adam at a rate of 1e-3, and
+    more than plain SGD goes; and weight decay closes masks.
+    """
+
+    start_at: Positive = 0.01
+    """of all these numbers"""
+    threshold: NonNegative = 0.005
+    """above which a weight counts"""
+    where: str = "attention"
+    """which linear layers, as in `lora`"""
+
+    def attach(self, learner: Learner) -> Sequence[str]:
+        pattern = linear(learner.model, self.where)
+        return masks(learner.model, pattern, start=self.start_at, threshold=self.threshold)
 
 
 @dataclass

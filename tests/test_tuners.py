@@ -14,7 +14,7 @@ from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF
 from clbench.strategies.hft import HFT
 from clbench.strategies.replay import ER
-from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, HeadOnly, LoRA, NormOnly
+from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, HeadOnly, LoRA, MaskTuning, NormOnly
 from clbench.sweep import check
 from clbench.testing import check_strategy
 
@@ -53,6 +53,7 @@ VIT = [
     (VPT(length=2, form="shallow"), (".prompt",)),
     (BitFit(), (".bias",)),
     (NormOnly(), ("norm.weight", "norm.bias", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias")),
+    (MaskTuning(), (".mask",)),
     (HeadOnly(), ("nothing else",)),
 ]
 
@@ -86,7 +87,7 @@ def test_of_other_networks_likewise_and_running_statistics_rest_unless_they_are_
     assert moved(learner, strategy, lessons) == named(learner, *ends)
 
 
-@pytest.mark.parametrize("strategy", [LoRA(), LoRA(where="all", alpha=4.0), BottleneckAdapter()])
+@pytest.mark.parametrize("strategy", [LoRA(), LoRA(where="all", alpha=4.0), BottleneckAdapter(), MaskTuning()])
 def test_at_first_nothing_is_changed(strategy):
     learner, plain = (opened(model=Transformer()) for _ in range(2))
     strategy.start(learner, syllabus(sizes=[32, 32]))
@@ -105,6 +106,27 @@ def test_lora_merged_answers_the_same():
             if name.endswith("lora_b"):
                 p.zero_()
     torch.testing.assert_close(learner(x), expected)
+
+
+def test_masks_pass_gradients_straight_through_and_hide_what_is_below():
+    learner, plain = opened(model=Transformer()), opened(model=Transformer())
+    MaskTuning().start(learner, syllabus(sizes=[32, 32]))
+    x, name = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0]), "body.blocks.1.attn.proj"
+    for one in (learner, plain):
+        one(x).square().sum().backward()
+    weight = plain.model.get_parameter(f"{name}.weight")
+    torch.testing.assert_close(learner.model.get_parameter(f"{name}.mask").grad, weight.grad * weight.detach())
+    with torch.no_grad():
+        learner.model.get_parameter(f"{name}.mask")[:, ::2] = 0.005
+        weight[:, ::2] = 0
+    torch.testing.assert_close(learner(x), plain(x))
+
+
+def test_masks_flip_under_adam():
+    learner = opened(model=Transformer(), batch=8, optimizer="adam", lr=0.002, epochs=2)
+    teach(learner, MaskTuning(), LESSONS)
+    closed = learner.model.get_parameter("body.blocks.0.attn.qkv.mask") <= 0.005
+    assert 0 < closed.sum() < closed.numel()
 
 
 def test_numbers_of_weights_are_those_of_the_definitions():
