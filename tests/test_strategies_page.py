@@ -17,10 +17,12 @@ def test_every_strategy_is_in_it_with_what_it_needs():
     rows = {cells[1].strip(" `"): [cell.strip() for cell in cells[2:-1]] for cells in map(_cells, table.splitlines())}
     assert set(CATALOGUE) - {"avalanche"} <= set(rows)
     assert rows["naive"] == ["", "", "", "1", ""]
-    assert rows["er"] == ["", "", "200", "1", ""]
+    assert rows["er"] == ["", "", "500", "1", ""]
     assert rows["fpf"][:4] == ["any", "", "the base's, or 500", "1"]
     assert rows["gdumb"][1] == "known length, the whole stream"
     assert rows["ewc"] == ["any", "", "", "1", "`anchor` (×1), `importance` (×1)"]
+    assert rows["cumulative"] == ["", "", "all", "1", ""]
+    assert rows["frequency_replay"][2] == "200 a class"
     assert rows["adapter"] == ["any", "transformer", "", "1", ""]
 
 
