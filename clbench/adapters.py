@@ -1,4 +1,5 @@
-"""Small weights beside those of a network that stands still: LoRA, bottleneck adapters, scale and shift, prompts.
+"""Small weights beside those of a network that stands still: LoRA, bottleneck adapters, scale and shift, prompts,
+masks.
 
 A module **grows**: in place it becomes an instance of a subclass of what it was, with new weights beside its own, as
 torch's parametrisations do it. So the names of all weights stay (`blocks.0.attn.qkv.weight` has
@@ -19,6 +20,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from clbench.errors import Mistake
@@ -119,6 +121,16 @@ def scale_shift(model: nn.Module, pattern: str | None = None, *, deviation: floa
         transformer(model)
         pattern = r"patch_embed\.proj|norm|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])"
     return _grow(model, pattern, nn.Module, Scaled, deviation, rng)
+
+
+def masks(model: nn.Module, pattern: str, *, start: float = 0.01, threshold: float = 0.005) -> list[str]:
+    """Binary masks of the weights of linear layers, each by a real number that trains: 1 where that is above the
+    threshold, else 0, with the gradient passed straight through (Mallya et al. 2018, Piggyback, ECCV).
+
+    Args:
+        start: of all these numbers; above the threshold nothing is masked at first.
+    """
+    return _grow(model, pattern, nn.Linear, Gated, start, threshold)
 
 
 def prompts(model: nn.Module, length: int, *, deep: bool = True) -> list[str]:
@@ -316,8 +328,23 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd) else (-1,)
+        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd | _BatchNorm | nn.GroupNorm) else (-1,)
         return y * self.scale.view(shape) + self.shift.view(shape)
+
+
+class Gated(nn.Module):
+    """A linear layer of whose weights some count as 0."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def grow(self, start: float, threshold: float) -> None:
+        self.mask_threshold = threshold
+        self.mask = nn.Parameter(torch.full_like(self.weight, start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        binary = (self.mask > self.mask_threshold).to(self.mask.dtype)
+        return F.linear(x, self.weight * (binary + self.mask - self.mask.detach()), self.bias)
 
 
 class Prompted(nn.Module):
