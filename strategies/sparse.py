@@ -80,7 +80,7 @@ class S2FT(Sparse):
     """The base learns with random channels and heads: the columns of `fc2` that random hidden units feed, and those of
     `proj` that random heads feed, in each block; and with the head of the network.
 
-    So a share of the units and heads that is above 0 is one of each block at least.
+    A share above 0 is one unit, or one head, of each block at least.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"transformer"})

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shift
+from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shift, transformer
 from clbench.errors import Mistake
 from clbench.learner import Learner, derive
 from clbench.modules import tensors
@@ -191,7 +191,11 @@ def of_head(model: nn.Module) -> list[str]:
 
 def is_transformer(model: nn.Module) -> bool:
     """Whether its body is a vision transformer as timm makes them."""
-    return hasattr(model.body, "blocks")
+    try:
+        transformer(model)
+    except Mistake:
+        return False
+    return True
 
 
 def normalises(module: nn.Module) -> bool:
