@@ -1,4 +1,5 @@
-"""Small weights beside those of a network that stands still: LoRA, bottleneck adapters, scale and shift, prompts.
+"""Small weights beside those of a network that stands still: LoRA, bottleneck adapters, scale and shift, prompts,
+masks.
 
 A module **grows**: in place it becomes an instance of a subclass of what it was, with new weights beside its own, as
 torch's parametrisations do it. So the names of all weights stay (`blocks.0.attn.qkv.weight` has
@@ -19,6 +20,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from clbench.errors import Mistake
@@ -121,6 +123,16 @@ def scale_shift(model: nn.Module, pattern: str | None = None, *, deviation: floa
     return _grow(model, pattern, nn.Module, Scaled, deviation, rng)
 
 
+def masks(model: nn.Module, pattern: str, *, start: float = 0.01, threshold: float = 0.005) -> list[str]:
+    """Binary masks of the weights of linear layers, each by a real number that trains: 1 where that is above the
+    threshold, else 0, with the gradient passed straight through (Mallya et al. 2018, Piggyback, ECCV).
+
+    Args:
+        start: of all these numbers; above the threshold nothing is masked at first.
+    """
+    return _grow(model, pattern, nn.Linear, Gated, start, threshold)
+
+
 def prompts(model: nn.Module, length: int, *, deep: bool = True) -> list[str]:
     """Visual prompts (Jia et al. 2022, VPT, ECCV): `length` tokens at the end of the sequence, zeros at first.
 
@@ -151,6 +163,27 @@ def prefixed(model: nn.Module, pairs: Mapping[int, tuple[Tensor, Tensor]]) -> It
     finally:
         for attention in chosen:
             attention.prefix = None
+
+
+def tokens(model: nn.Module) -> None:
+    """Let the network take further tokens, which `inserted` gives it. There are no weights."""
+    transformer(model)
+    _grow(model, "", nn.Module, Inserted)
+
+
+@contextmanager
+def inserted(model: nn.Module, more: Tensor) -> Iterator[None]:
+    """Within it, the network sees these tokens, B x length x width, before the patches, and its features are the mean
+    of what it makes of them (Wang et al. 2022, L2P, CVPR).
+
+    Each has the position of the class token, where there is one, as in the method's PyTorch code.
+    """
+    body = transformer(model)
+    try:
+        body.tokens = more
+        yield
+    finally:
+        body.tokens = None
 
 
 def merge(model: nn.Module) -> None:
@@ -295,8 +328,23 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd) else (-1,)
+        shape = (-1, *[1] * (y.ndim - 2)) if isinstance(self, _ConvNd | _BatchNorm | nn.GroupNorm) else (-1,)
         return y * self.scale.view(shape) + self.shift.view(shape)
+
+
+class Gated(nn.Module):
+    """A linear layer of whose weights some count as 0."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def grow(self, start: float, threshold: float) -> None:
+        self.mask_threshold = threshold
+        self.mask = nn.Parameter(torch.full_like(self.weight, start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        binary = (self.mask > self.mask_threshold).to(self.mask.dtype)
+        return F.linear(x, self.weight * (binary + self.mask - self.mask.detach()), self.bias)
 
 
 class Prompted(nn.Module):
@@ -340,3 +388,30 @@ class Prefixed(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """B x length x width to B x heads x length x width of one."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Inserted(nn.Module):
+    """A transformer that sees `tokens` between its own and the patches, where there are any, and answers by them."""
+
+    cls_token: Tensor | None
+    pos_embed: Tensor | None
+    no_embed_class: bool
+    num_prefix_tokens: int
+
+    def grow(self) -> None:
+        self.tokens: Tensor | None = None
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        x = cast(Any, super())._pos_embed(x)
+        if self.tokens is None:
+            return x
+        own, more = self.num_prefix_tokens, self.tokens
+        if self.cls_token is not None and self.pos_embed is not None and not self.no_embed_class:
+            more = more + self.pos_embed[:, :1]
+        return torch.cat([x[:, :own], more, x[:, own:]], 1)
+
+    def pool(self, x: Tensor, *options: Any) -> Tensor:
+        if self.tokens is None:
+            return cast(Any, super()).pool(x, *options)
+        own = self.num_prefix_tokens
+        return x[:, own : own + self.tokens.shape[1]].mean(1)

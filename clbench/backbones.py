@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,8 +37,18 @@ def normalised(body: nn.Module, mean: Sequence[float], std: Sequence[float]) -> 
     return body
 
 
-def weights(file: Path, digest: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
+def vit(side: int, patch: int, width: int, depth: int, heads: int) -> nn.Module:
+    """timm's plain vision transformer for colour images, with a class token, without a classifier."""
+    from clbench.vision import torchvision
+
+    torchvision()
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(side, patch, num_classes=0, embed_dim=width, depth=depth, num_heads=heads)
+
+
+def tensors(file: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file by name: of a .safetensors, or of a .pth or .pt that holds tensors alone.
 
     Args:
         digest: the SHA-256 that it must have; None: any
@@ -45,16 +56,37 @@ def weights(file: Path, digest: str | None = None) -> dict[str, Tensor]:
     Raises:
         Mistake: the file is not there, is another, or is no such file.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         content = file.read_bytes()
-        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-            raise Mistake(f"{file} is damaged: its SHA-256 is not {digest[:12]}…; install clbench again.")
-        return load(content)
-    except (OSError, SafetensorError) as error:
-        raise Mistake(f"The weights {file} can't be read: {error}.") from None
+    except OSError as error:
+        raise Mistake(f"The weights {file} can't be read: {error.strerror}.") from None
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise Mistake(f"{file} is damaged: its SHA-256 does not begin with {digest[:12]}; install its package again.")
+    try:
+        if file.suffix not in (".pth", ".pt"):
+            return load(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise Mistake(f"{file} holds no tensors by name: {' '.join(str(error).split())[:200]}") from None
+    for wrapped in ("state_dict", "model"):
+        found = found.get(wrapped, found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise Mistake(f"{file} holds no tensors by name.")
+    return found
+
+
+def origin(file: Path) -> str:
+    """The data set from which the weights of a .safetensors file were learned, as `clbench pretrain` notes it; empty:
+    not said."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get("pretrained on", "")
+    except (OSError, SafetensorError):
+        return ""
 
 
 def filled(body: nn.Module, found: dict[str, Tensor], source: str) -> nn.Module:

@@ -45,6 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else list(words)
     if words[:1] in (["run"], ["validate"], ["manifest"]):
         words.sort(key=lambda word: word.startswith("-"))
+    if words[:2] == ["data", "features"]:
+        words[3:] = sorted(words[3:], key=lambda word: word.startswith("-") or "=" not in word)
     if words[:1] == ["tune"]:
         end = words.index("--judge") if "--judge" in words else len(words)
         words[1:end] = sorted(words[1:end], key=lambda word: word.startswith("-") or "=" not in word)
@@ -124,16 +126,25 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", _show, "show one entry: its paper, options, presets")
     show.add_argument("name")
 
-    data = command("data", _data, "list, prepare and verify data sets")
-    data.add_argument("action", choices=["list", "prepare", "verify"])
+    data = command("data", _data, "list, prepare and verify data sets, and make features of them")
+    data.add_argument("action", choices=["list", "prepare", "verify", "features"])
     data.add_argument("name", nargs="?", help="of the data set")
+    data.add_argument(
+        "words", nargs="*", metavar="path=value", help="features: model=vit_t6, options of model and learner"
+    )
     data.add_argument("--from", dest="source", type=Path, help="a folder of images, an .npz, or a folder of raw files")
     data.add_argument("--resolution", type=int, help="pixels a side that images are brought to")
     data.add_argument(
         "--test-share", type=float, default=0.3, help="share of each class for test, where there is no split"
     )
     data.add_argument("--seed", type=int, default=0, help="of that split")
+    data.add_argument("--to", metavar="NAME", help="of the features; DATASET.MODEL when left out")
     data.add_argument("--again", action="store_true", help="prepare it anew, in place of what is there")
+
+    weights = command("pretrain", _pretrain, "learn weights for model=vit_t6 from a data set of colour images")
+    weights.add_argument(
+        "settings", nargs="*", metavar="name=value", help="data=NAME out=FILE, epochs=7, teacher=lite0, …"
+    )
 
     board = command("leaderboard", _leaderboard, "rank what was run, within each protocol")
     board.add_argument("folder", nargs="?", type=Path, default=Path("results"))
@@ -368,6 +379,14 @@ def _data(given: argparse.Namespace) -> int:
         return 0
     if given.name is None:
         raise Mistake(f"clbench data {given.action} needs the name of a data set: clbench data list.")
+    if given.action == "features":
+        from clbench.features import features
+
+        folder, made = features(given.name, given.words, given.resolution, given.to, given.again)
+        print(f"{folder.name} {'is' if made else 'was already'} in {folder}; use it as stream.data={folder.name}.")
+        return 0
+    if given.words:
+        raise Mistake(f"clbench data {given.action} takes no settings: '{given.words[0]}'.")
     if given.action == "verify":
         datasets.verify(given.name)
         print(f"{given.name} is as it was prepared.")
@@ -376,6 +395,18 @@ def _data(given: argparse.Namespace) -> int:
 
     folder = prepare(given.name, given.source, given.again, given.resolution, given.test_share, given.seed)
     print(f"{given.name} is in {folder}; use it as stream.data={given.name}.")
+    return 0
+
+
+def _pretrain(given: argparse.Namespace) -> int:
+    from clbench.config import parse, typed
+    from clbench.pretraining import Pretraining
+
+    points, options = parse(given.settings)
+    if len(points) > 1 or options:
+        raise Mistake("clbench pretrain takes settings of its own, one value each: data=NAME out=FILE epochs=7.")
+    file = typed(Pretraining, points[0])(say=print)
+    print(f"{file}, {file.stat().st_size / 1e6:.1f} MB; use it as model=vit_t6 model.weights={file}.")
     return 0
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench import catalogue
 from clbench.errors import Mistake, unknown
+from clbench.pretrained import Pretrained
 from clbench.types import Count, Natural, NonNegative
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from clbench.strategy import Strategy
     from clbench.stream import Stream
 
+T = typing.TypeVar("T")
 Values = Mapping[str, Any]
 """path to value"""
 
@@ -121,12 +123,16 @@ class Plan:
             if thing is None:
                 return found
 
+    def checksums(self) -> dict[str, str]:
+        """The content of the data sets and of the weights that the run begins with, name to sha256."""
+        return {**self.stream.checksums(), **(self.model.checksums() if isinstance(self.model, Pretrained) else {})}
+
     def hash(self, checksums: Mapping[str, str]) -> str:
         """What the run's numbers depend on, but for the seed: 12 hexadecimal digits."""
         text = {
             path: to_text(value)
             for path, value in self.values.items()
-            if path != "seed" and not (path.endswith(".data") and "/" in str(value))
+            if path != "seed" and not (path.endswith((".data", ".weights")) and "/" in str(value))
         }
         content = json.dumps([text, sorted(checksums.values()), self.versions()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -145,6 +151,8 @@ class Plan:
         if self.learner.schedule != "multistep":
             del learner["milestones"], learner["gamma"]
         model = {p: v for p, v in self.values.items() if p == "model" or p.startswith("model.")}
+        if isinstance(self.model, Pretrained):
+            model = {**{p: v for p, v in model.items() if p != "model.weights"}, **self.model.protocol()}
         stream = {"stream": self.values["stream"], "stream version": self.stream.version, **self.stream.protocol()}
         budget = {"compute budget": str(self.budget)} if str(self.budget) != "none" else {}
         return {key: _plain(value) for key, value in {**stream, **model, **learner, **budget}.items()}
@@ -242,8 +250,22 @@ def _plain_text(word: str) -> str:
 
 def typed_options(given: Values) -> Options:
     """The options of a command, typed."""
-    hints = typing.get_type_hints(Options, include_extras=True)
-    return Options(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
+    return typed(Options, given)
+
+
+def typed(kind: type[T], given: Values) -> T:
+    """An object of a dataclass without choices, its fields as they are given.
+
+    Raises:
+        Mistake: one is not there, missing, or of another type.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name in given.keys() - hints.keys():
+        raise unknown("setting", name, hints)
+    for option in fields(kind):  # type: ignore[arg-type]
+        if option.name not in given and default_of(kind, option) is MISSING:
+            raise Mistake(f"{option.name} must be given: {documentation(kind)[option.name]}.")
+    return kind(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
 
 
 def to_text(value: Any) -> str:

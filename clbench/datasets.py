@@ -2,7 +2,7 @@
 
 A prepared data set is a folder with, for each split, `SPLIT_x.npy` (uint8, N x H x W x C), `SPLIT_y.npy` (int64, class
 index), `SPLIT_FIELD.npy` (int64, any further label), and `dataset.json`, which names the classes, the fields and the
-SHA-256 of every file.
+SHA-256 of every file. In place of images it may hold the features that a model made of them (float32, N x F).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KEYS = {"name": str, "classes": list, "fields": dict, "splits": dict, "shape": 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and their labels."""
+    """Images, or features of images, and their labels."""
 
     name: str
     classes: list[str]
@@ -40,15 +40,17 @@ class Dataset:
     fields: dict[str, list[str]]
     """further labels of each image (superclass, domain, …) and the names of their values"""
     splits: dict[str, dict[str, np.ndarray]] = field(repr=False)
-    """`train` and `test`: `x` (uint8, N x H x W x C, mapped from disk; writing changes no file), `y` and the fields
-    (int64, N)"""
-    shape: tuple[int, int, int]
-    """height, width, channels"""
+    """`train` and `test`: `x` (uint8, N x H x W x C, or float32, N x F; mapped from disk; writing changes no file), `y`
+    and the fields (int64, N)"""
+    shape: tuple[int, ...]
+    """height, width, channels; of features how many"""
     source: str
     """whom to cite, or the folder that it was made from"""
     licence: str
     checksum: str
     """names the content: equal for equal pixels and labels, wherever and whenever they were prepared"""
+    features: dict[str, Any] = field(default_factory=dict)
+    """of features: what made them of what; empty: images"""
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over the training pixels, scaled to [0, 1]."""
@@ -81,7 +83,14 @@ def open_dataset(name_or_path: str | Path, resolution: int | None = None) -> Dat
         dataset = load(place)
     else:
         return _cached(place, resolution)
-    return dataset if resolution is None or dataset.shape[:2] == (resolution,) * 2 else _cached(dataset, resolution)
+    if dataset.features and resolution not in (None, dataset.features["resolution"]):
+        raise Mistake(
+            f"{dataset.name} holds features of images of {dataset.features['resolution']} pixels a side, not "
+            f"{resolution}: stream.resolution=null takes them as they are."
+        )
+    if dataset.features or resolution is None or dataset.shape[:2] == (resolution,) * 2:
+        return dataset
+    return _cached(dataset, resolution)
 
 
 def available() -> dict[str, str]:
@@ -93,7 +102,8 @@ def available() -> dict[str, str]:
         try:
             card = _card(folder)
             counts = " + ".join(str(card["splits"][split]) for split in ("train", "test"))
-            states[folder.name] = f"prepared, {counts} images {' x '.join(map(str, card['shape']))}"
+            what = "features:" if "features" in card else "images"
+            states[folder.name] = f"prepared, {counts} {what} {' x '.join(map(str, card['shape']))}"
         except Mistake as mistake:
             states[folder.name] = f"damaged: {mistake}"
     return states
@@ -138,7 +148,8 @@ def load(folder: Path, trust: bool = True) -> Dataset:
     names = {"y": card["classes"], **card["fields"]}
     splits = {}
     for split, count in card["splits"].items():
-        splits[split] = {"x": _array(folder / f"{split}_x.npy", np.uint8, (count, *card["shape"]))}
+        kind = np.float32 if "features" in card else np.uint8
+        splits[split] = {"x": _array(folder / f"{split}_x.npy", kind, (count, *card["shape"]))}
         for label, known in names.items():
             file = folder / f"{split}_{label}.npy"
             labels = splits[split][label] = np.array(_array(file, np.int64, (count,)))
@@ -149,7 +160,7 @@ def load(folder: Path, trust: bool = True) -> Dataset:
                 )
     return Dataset(
         card["name"], card["classes"], card["fields"], splits, tuple(card["shape"]), card["source"], card["licence"],
-        checksum(card["sha256"]),
+        checksum(card["sha256"]), card.get("features", {}),
     )  # fmt: skip
 
 
@@ -261,7 +272,12 @@ def _wrong(card: Any) -> str:
     sizes = [*card["splits"].values(), *card["shape"]]
     if not all(type(size) is int and size > 0 for size in sizes):
         return "'splits' and 'shape' must be numbers above 0"
-    if len(card["shape"]) != 3 or card["shape"][2] not in (1, 3):
+    if "features" in card:
+        if not isinstance(card["features"], dict) or {"data", "resolution"} - card["features"].keys():
+            return "'features' does not say of which data they are, at which resolution"
+        if len(card["shape"]) != 1:
+            return f"'shape' is {card['shape']}; it must be how many features there are"
+    elif len(card["shape"]) != 3 or card["shape"][2] not in (1, 3):
         return f"'shape' is {card['shape']}; it must be height, width and 1 or 3 channels"
     files = {f"{split}_{label}.npy" for split in card["splits"] for label in ("x", "y", *card["fields"])}
     if files != set(card["sha256"]):
@@ -307,6 +323,9 @@ def _mend(folder: Path) -> str:
 
     if folder.parent != root():
         return "Put a good copy in its place."
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        made = json.loads((folder / "dataset.json").read_text("utf-8"))["features"]
+        return f"Mend it: clbench data features {made['data']} model={made['model']} --to {folder.name} --again"
     source = "" if folder.name in TORCHVISION else " --from FOLDER"
     return f"Mend it: clbench data prepare {folder.name}{source} --again"
 

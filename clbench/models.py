@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import partial
 from math import ceil, prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,7 +25,8 @@ CATALOGUE: dict[str, object] = {
     "resnet20": "clbench.models:ResNet20",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
-    "timm": "clbench.models:Timm",
+    "lite0": "clbench.pretrained:Lite0",
+    "timm": "clbench.pretrained:Timm",
 }
 
 
@@ -41,11 +40,12 @@ def with_head(body: nn.Module, features: int, classes: int) -> nn.Sequential:
 def image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Channels, height and width of an input."""
     if len(shape) != 3:
-        raise Mistake(f"This model takes images (channels x height x width); the stream's samples are {_by(shape)}.")
+        raise Mistake(f"This model takes images (channels x height x width); the stream's samples are {by(shape)}.")
     return shape[0], shape[1], shape[2]
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """A shape in a reader's words: 3 x 32 x 32."""
     return " x ".join(map(str, shape))
 
 
@@ -246,51 +246,3 @@ class ViT:
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
         return net
-
-
-@dataclass
-class Timm:
-    """A model of PyTorch Image Models (Wightman 2019), by its name there; `model=timm:NAME` is short for it.
-
-    Its own classifier is left out. A model that has a fixed input size is made for the stream's.
-    """
-
-    name: str
-    """architecture, or architecture.weights, as in `timm.list_models()`"""
-    pretrained: bool = False
-    """start from published weights, which timm downloads once"""
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The model for images of `shape` (C, H, W).
-
-        Raises:
-            Mistake: timm has no such model or no weights for it, it cannot take these images, or there is no network.
-        """
-        channels, height, width = image(shape)
-        import torch
-
-        from clbench.vision import torchvision
-
-        torchvision()
-        import timm
-
-        if not timm.is_model(self.name):
-            near = get_close_matches(self.name.partition(".")[0], timm.list_models(), n=3)
-            guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise Mistake(f"timm has no model named '{self.name}'.{guess} timm.list_models() names them all.")
-        create = partial(timm.create_model, self.name, pretrained=self.pretrained, num_classes=0, in_chans=channels)
-        try:
-            try:
-                body = create(img_size=(height, width))
-            except TypeError:
-                body = create()
-            with torch.no_grad():
-                features = body.eval()(torch.zeros(1, channels, height, width))
-        except Exception as error:
-            why = " ".join(str(error).split())
-            if isinstance(error, OSError):
-                why = f"its weights could not be loaded. {why} model.pretrained=false starts from random ones."
-            raise Mistake(f"timm cannot make '{self.name}' for images of {_by(shape)}: {why}") from error
-        if features.ndim != 2:
-            raise Mistake(f"'{self.name}' gives {_by(features.shape[1:])} numbers for an image; a vector is needed.")
-        return with_head(body.train(), features.shape[1], classes)

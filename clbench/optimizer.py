@@ -68,10 +68,12 @@ class Optimizer:
     def zero_grad(self) -> None:
         self.torch.zero_grad()
 
-    def step(self) -> None:
-        """One step: clip the gradients' norm, move the parameters, set the next step's rate."""
+    def step(self, move: Callable[[], Any] | None = None) -> None:
+        """One step: clip the gradients' norm, move the parameters (by `move`, where it is given), set the next step's
+        rate.
+        """
         self.prepare()
-        self.torch.step()
+        (move or self.torch.step)()
         self.stepped()
 
     def prepare(self) -> None:
@@ -118,6 +120,19 @@ class Followed(Optimizer):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.other, name)
 
-    def step(self) -> None:
-        self.other.step()
+    def step(self, move: Callable[[], Any] | None = None) -> None:
+        self.other.step(move)
         self.act()
+
+
+class Moved(Optimizer):
+    """Another optimiser, whose parameters are moved by `move` in place of its own rule."""
+
+    def __init__(self, other: Optimizer, move: Callable[[], Any]) -> None:
+        self.other, self.move = other, move
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
+
+    def step(self, move: Callable[[], Any] | None = None) -> None:
+        self.other.step(move or self.move)

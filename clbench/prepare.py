@@ -134,9 +134,8 @@ def prepare(
     if source is None and name not in TORCHVISION:
         raise Mistake(f"{unknown('data set to download', name, TORCHVISION)} For data of your own: --from FOLDER.")
     folder = root() / name
-    strangers = _strangers(folder)
-    if strangers:
-        raise Mistake(f"{folder} holds what is no prepared data set ({strangers[0]}); choose another name or move it.")
+    if others := strangers(folder):
+        raise Mistake(f"{folder} holds what is no prepared data set ({others[0]}); choose another name or move it.")
     there = load(folder) if not again and (folder / "dataset.json").exists() else None
     if there and source is None and resolution in (None, there.shape[0]):
         return folder
@@ -186,7 +185,7 @@ def write(draft: Draft, folder: Path, replace: bool = False) -> None:
         free = shutil.disk_usage(folder.parent).free
         if needed > free:
             raise Mistake(f"{folder} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. {elsewhere}")
-        with _beside(folder, replace) as new:
+        with beside(folder, replace) as new:
             card = {
                 "name": draft.name,
                 "classes": draft.classes,
@@ -202,7 +201,7 @@ def write(draft: Draft, folder: Path, replace: bool = False) -> None:
         raise Mistake(f"{folder} cannot be written ({error}). {elsewhere}") from error
 
 
-def _strangers(folder: Path) -> list[str]:
+def strangers(folder: Path) -> list[str]:
     """What keeps a folder from being replaced: files that no prepared data set has."""
     if not folder.exists():
         return []
@@ -214,7 +213,7 @@ def _strangers(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _beside(folder: Path, replace: bool) -> Iterator[Path]:
+def beside(folder: Path, replace: bool) -> Iterator[Path]:
     """A new folder that takes the place of `folder` at the end, or vanishes.
 
     One that another process has put there meanwhile stays, unless `replace`.
@@ -243,7 +242,7 @@ def _beside(folder: Path, replace: bool) -> Iterator[Path]:
 def _fill(draft: Draft, folder: Path) -> dict[str, str]:
     """Writes the arrays; returns the checksum of each file."""
     total = sum(len(labels["y"]) for labels in draft.labels.values())
-    with _progress(draft.name, total) as advance, ThreadPoolExecutor(WORKERS) as pool:
+    with progress(draft.name, total) as advance, ThreadPoolExecutor(WORKERS) as pool:
         for split, labels in draft.labels.items():
             shape = (len(labels["y"]), *draft.shape)
             out = np.lib.format.open_memmap(folder / f"{split}_x.npy", "w+", np.uint8, shape)
@@ -263,7 +262,7 @@ def _copy(read: Callable[[int], np.ndarray], out: np.ndarray, indices: range) ->
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Counts images in the terminal; silent where there is none."""
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -300,6 +299,8 @@ def _draft(
 
 
 def _of_dataset(name: str, dataset: Dataset, resolution: int | None) -> Draft:
+    if dataset.features:
+        raise Mistake(f"{dataset.name} holds features, from which no images can be prepared.")
     x = {split: arrays["x"] for split, arrays in dataset.splits.items()}
     labels = {s: {k: v for k, v in arrays.items() if k != "x"} for s, arrays in dataset.splits.items()}
     return _of_arrays(name, dataset.classes, dataset.fields, x, labels, resolution, dataset.source, dataset.licence)

@@ -149,8 +149,9 @@ def inputs(module: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def hooked(model: nn.Module, hooks: Mapping[str, Callable[..., None]]) -> Iterator[None]:
-    """Within it, each hook is called after each forward pass of the module at its path: (module, given, out)."""
+def hooked(model: nn.Module, hooks: Mapping[str, Callable[..., Tensor | None]]) -> Iterator[None]:
+    """Within it, each hook is called after each forward pass of the module at its path: (module, given, out). What it
+    gives takes the place of `out`, unless it is None."""
     handles = [model.get_submodule(path).register_forward_hook(hook) for path, hook in hooks.items()]
     try:
         yield

@@ -54,14 +54,17 @@ def check(plan: Plan) -> None:
         Mistake: it could not; why.
     """
     from clbench import strategy
+    from clbench.pretrained import Pretrained
     from clbench.transform import Transform
 
-    if missing := strategy.lacking(plan.strategy, plan.stream, plan.model):
-        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
-        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
     plan.learner.check()
     stream = deepcopy(plan.stream)
     stream.open(plan.seed)
+    if missing := strategy.lacking(plan.strategy, stream, plan.model):
+        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
+        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
+    if isinstance(plan.model, Pretrained):
+        plan.model.check(stream)
     learner, syllabus = copy(plan.learner), stream.syllabus()
     learner.open(plan.model, syllabus, Transform(), stream.criterion, plan.seed)
     whole = plan.budget.around(deepcopy(plan.strategy))
@@ -82,7 +85,7 @@ def tasks(plans: Sequence[Plan], results: Path, words: Sequence[str]) -> list[Ta
         key = repr(apart)
         if key not in checksums:
             check(plan)
-            checksums[key] = plan.stream.checksums()
+            checksums[key] = plan.checksums()
         folder = plan.folder(results, checksums[key])
         found[folder] = Task(plan, folder, _meta(plan, checksums[key], words))
     sweep = hashlib.sha256("\n".join(map(str, sorted(found))).encode()).hexdigest()[:12] if len(found) > 1 else ""

@@ -20,6 +20,7 @@ CATALOGUE: dict[str, object] = {
     "plasticity": "clbench.metrics.plasticity:Plasticity",
     "recovery": "clbench.metrics.recovery:Recovery",
     "restoration": "clbench.metrics.restoration:Restoration",
+    "retrieval": "clbench.metrics.retrieval:Retrieval",
     "timing": "clbench.metrics.cost:Timing",
     **SUMMARIES,
     **ELSEWHERE,

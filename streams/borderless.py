@@ -97,7 +97,7 @@ class Turning(Images):
             raise Mistake(f"stream.classes={self.classes}: pairs take 3 classes or more, and {self.data} has {there}.")
         if 360 % self.degrees:
             raise Mistake(f"stream.degrees={self.degrees} does not divide 360.")
-        self._show(turned(self._dataset.shape[:2], np.arange(0, 360, self.degrees)))
+        self._show(turned(self._sides, np.arange(0, 360, self.degrees)))
         self._stretches: list[tuple[np.ndarray, np.ndarray]] = []
         """of each experience: rows, and the view of each"""
         self._papers: list[tuple[np.ndarray, np.ndarray]] = []

@@ -1,4 +1,7 @@
-"""Lessons made of images: what the streams over a data set share. Subclasses say which samples each lesson teaches."""
+"""Lessons made of images: what the streams over a data set share. Subclasses say which samples each lesson teaches.
+
+Of a data set of features (`clbench data features`) the samples are taken as they are, neither normalised nor augmented.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from clbench.datasets import Dataset, open_dataset
 from clbench.errors import Mistake, unknown
 from clbench.learner import derive
 from clbench.stream import Exam, Experience, Stream
-from clbench.transform import ImageTransform
+from clbench.transform import ImageTransform, Transform
 from clbench.types import Count, Natural, Share
 
 Order = Literal["natural", "seed"] | Natural | list[int]
@@ -49,6 +52,8 @@ class Images(Stream):
     def _load(self) -> list[str]:
         """Open the data set; the names of the labels."""
         self._dataset = self._open_dataset()
+        if self._dataset.features:
+            self.offers = type(self).offers | {"pretrained weights"}  # type: ignore[misc]
         if self.exam_on == "validation" and not self.validation:
             raise Mistake("stream.exam_on=validation needs a share to hold out: set stream.validation=0.1, say.")
         self._field(self._dataset, "train", self.label)
@@ -126,10 +131,17 @@ class Images(Stream):
         return Exam(name, Data(source, torch.from_numpy(rows), view=view), classes, since=since)
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
-        """Of the network's input: channels, height, width."""
-        height, width, channels = self._dataset.shape
-        return channels, height, width
+    def _shape(self) -> tuple[int, ...]:
+        """Of the network's input: channels, height, width; of features how many."""
+        *sides, channels = self._dataset.shape
+        return channels, *sides
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """Height and width, for what turns images or permutes their pixels."""
+        if self._dataset.features:
+            raise Mistake(f"{self.data} holds features; this stream looks at images in other ways.")
+        return self._dataset.shape[0], self._dataset.shape[1]
 
     def checksums(self) -> dict[str, str]:
         dataset = self._open_dataset()
@@ -141,15 +153,25 @@ class Images(Stream):
             "data": dataset.name,
             "data content": dataset.checksum[:12],
             "label": self.label,
-            "resolution": self.resolution,
-            "normalisation": self.normalise,
-            "augmentation": ", ".join(([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else []))
-            or "none",
+            **self._shown(dataset),
             "validation": self.validation,
             "exams": self.exam_on,
         }
 
-    def transform(self) -> ImageTransform:
+    def _shown(self, dataset: Dataset) -> dict[str, Any]:
+        """How samples come to the network, for the protocol."""
+        if dataset.features:
+            return {"features": ", ".join(f"{name} {value}" for name, value in dataset.features.items())}
+        augmentation = ([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else [])
+        return {
+            "resolution": self.resolution,
+            "normalisation": self.normalise,
+            "augmentation": ", ".join(augmentation) or "none",
+        }
+
+    def transform(self) -> Transform:
+        if self._dataset.features:
+            return Transform()
         mean, std = self._dataset.moments() if self.normalise == "data" else ((0.0,), (1.0,))
         return ImageTransform(tuple(mean), tuple(s or 1.0 for s in std), self.crop, self.flip)
 

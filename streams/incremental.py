@@ -223,7 +223,7 @@ class Permuted(Images):
             self._paper = np.sort(rng.choice(self._paper, self.exam_samples, replace=False))
 
     def _views(self, rng: np.random.Generator) -> np.ndarray:
-        height, width, _ = self._dataset.shape
+        height, width = self._sides
         return np.stack([rng.permutation(height * width) for _ in range(self.tasks)])
 
     def __len__(self) -> int:
@@ -281,4 +281,4 @@ class Rotated(Permuted):
     DRAWN: ClassVar[str] = "angles"
 
     def _views(self, rng: np.random.Generator) -> np.ndarray:
-        return turned(self._dataset.shape[:2], rng.uniform(0, 180, self.tasks))
+        return turned(self._sides, rng.uniform(0, 180, self.tasks))

@@ -15,6 +15,7 @@ from clbench.adapters import (
     bottleneck,
     freeze,
     lora,
+    masks,
     merge,
     prefixed,
     prefixes,
@@ -34,10 +35,11 @@ GROWN = {
     "lora of q and v": lambda model: lora(model, QKV, 2, parts=(0, 2)),
     "bottleneck": lambda model: bottleneck(model, 3),
     "scale and shift": scale_shift,
+    "masks": lambda model: masks(model, rf"{QKV}|{FEED_FORWARD}"),
     "prompts": lambda model: prompts(model, 2),
     "shallow prompts": lambda model: prompts(model, 2, deep=False),
 }
-NEUTRAL = ["lora", "lora of q and v", "bottleneck"]
+NEUTRAL = ["lora", "lora of q and v", "bottleneck", "masks"]
 
 
 def small(classes=4):
@@ -282,3 +284,12 @@ def test_what_is_no_transformer_is_refused():
         transformer(MLP().build((4,), 2))
     with pytest.raises(Mistake, match="No module of VisionTransformer matches 'fc9'"):
         lora(small(), "fc9", 2)
+
+
+@pytest.mark.parametrize("module", [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.GroupNorm(1, 3)])
+def test_maps_are_scaled_and_shifted_by_channel(module):
+    given = torch.rand(2, 1 if isinstance(module, nn.Conv2d) else 3, 5, 5)
+    net = nn.Sequential(OrderedDict(body=nn.Sequential(OrderedDict(one=copy.deepcopy(module)))))
+    names = scale_shift(net, "one")
+    scale, shift = (net.get_parameter(name).detach().view(-1, 1, 1) for name in names)
+    torch.testing.assert_close(net(given), module(given) * scale + shift)

@@ -35,7 +35,7 @@ def test_streams_without_borders_keep_the_contract(stream):
 
 @pytest.mark.parametrize("name", ["blurry_mnist", "mnist_360"])
 def test_a_strategy_that_needs_borders_is_refused(name):
-    plan = resolve({"stream": name})
+    plan = resolve({"stream": name, "stream.data": "digits"})
     type(plan.strategy).needs = frozenset({"task borders"})
     try:
         lacks = (

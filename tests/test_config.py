@@ -415,8 +415,8 @@ def listed(*names):
 
 
 PROBES = (
-    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, restoration, "
-    "timing"
+    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, recovery, "
+    "restoration, retrieval, timing"
 )
 SETTINGS = (
     "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "

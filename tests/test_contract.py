@@ -27,11 +27,14 @@ from clbench.streams.toy import Toy
 from clbench.testing import check_metric, check_strategy, check_stream
 
 QUICK: dict[str, dict[str, Any]] = {
+    "coda_prompt": {"components": 6, "blocks": (0, 1)},
+    "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
+    "ranpac": {"projection": 50},
 }
-"""options by which a strategy learns the toy stream in less time"""
+"""options by which a strategy learns the toy stream in less time, or fits the small transformer"""
 SHORT = {
     "cir_cifar100": {"experiences": 12},
     "cir_cifar100_slots": {"experiences": 10},

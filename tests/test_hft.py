@@ -8,15 +8,20 @@ import pytest
 import torch
 from small import Normed, images, lesson, opened, syllabus, teach, weights
 
+from clbench.data import Data, Source
+from clbench.learner import Learner
 from clbench.models import CNN, MLP, ConvBN, ResNet18, ViT
 from clbench.modules import tensors
+from clbench.pretrained import ViTT6
 from clbench.strategies.baselines import Naive
 from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF, KFPF
 from clbench.strategies.hft import HFT, Part, draw, parts, shared
 from clbench.strategies.replay import ER
 from clbench.strategy import Around
+from clbench.stream import Stream, Syllabus
 from clbench.testing import check_strategy
+from clbench.transform import ImageTransform
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
 SMALL_VIT = ViT(patch=2, width=12, depth=4, heads=2)
@@ -226,6 +231,31 @@ def test_a_ratio_of_1_is_the_base(granularity, redraw):
     half, base = ends(HFT(ER(memory_size=10), granularity, 1.0, redraw)), ends(ER(memory_size=10))
     assert torch.equal(half[0], base[0])
     assert half[1] == base[1]
+
+
+def test_the_embedded_transformer_is_halved_and_the_other_half_stands_still(monkeypatch):
+    seen = halves(monkeypatch)
+    learner = Learner(batch=4, lr=0.01, momentum=0.9, weight_decay=0.1, threads=1, device="cpu")
+    learner.open(ViTT6(), Syllabus(1, 4, (3, 64, 64), (8,), False), ImageTransform(), Stream.criterion, 0)
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8))
+    before = {name: t.detach().clone() for name, t in tensors(learner.model).items()}
+    strategy = HFT()
+    strategy.start(learner, syllabus(sizes=[8]))
+    experience = lesson(Data(Source(x, torch.arange(8) % 4), torch.arange(8)))
+    learner.begin(experience)
+    strategy.learn(learner, experience)
+    after, within = tensors(learner.model), set()
+    for part in parts(learner.model):
+        within.update(part.names)
+        for name in part.names:
+            where = after[name].detach() != before[name]
+            where = where if part.slice is None else where.chunk(3)[part.slice]
+            assert bool(where.any()) == (part in seen[0]), (part, name)
+    assert {part.block for part in seen[0]} == {f"body.blocks.{i}" for i in range(6)}
+    assert len(seen[0]) == 6 * 4
+    for kind in ("attention", "normalisation"):
+        assert 2 * size(learner.model, seen[0], kind) == size(learner.model, parts(learner.model), kind)
+    assert {"body.cls_token", "body.pos_embed", "head.weight"} <= set(after) - within
 
 
 # What it costs, and around what.

@@ -25,7 +25,7 @@ KEPT = {
     "mlflow": {"clbench/mirror.py"},
     "pandas": {"clbench/result.py"},
     "ray": {"clbench/sweep.py"},
-    "timm": {"clbench/models.py", "clbench/adapters.py", "clbench/pretrained.py"},
+    "timm": {"clbench/models.py", "clbench/adapters.py", "clbench/pretrained.py", "clbench/backbones.py"},
     "torchvision": {"clbench/vision.py"},
 }
 """packages that only these files may import, wherever in the file"""

@@ -9,7 +9,8 @@ from torch import nn
 from clbench import catalogue
 from clbench.errors import Mistake
 from clbench.flops import counted
-from clbench.models import CATALOGUE, CNN, MLP, ConvBN, ResNet18, ResNet20, Timm, ViT
+from clbench.models import CATALOGUE, CNN, MLP, ConvBN, ResNet18, ResNet20, ViT
+from clbench.pretrained import Timm
 from clbench.resnet import Block, Padded
 from clbench.vision import torchvision
 
@@ -293,6 +294,6 @@ def test_timm_models_without_a_vector_of_features(timm, monkeypatch):
 
 @pytest.mark.usefixtures("no_network")
 def test_timm_without_a_network():
-    with pytest.raises(Mistake, match=r"make 'resnet18' .* weights could not be loaded") as caught:
-        Timm("resnet18", pretrained=True).build((3, 32, 32), 10)
+    with pytest.raises(Mistake, match=r"make 'resnet18.a1_in1k' .* weights could not be loaded") as caught:
+        Timm("resnet18.a1_in1k", pretrained=True).build((3, 32, 32), 10)
     assert "\n" not in str(caught.value)

@@ -12,6 +12,7 @@ import pytest
 
 from clbench import catalogue, cli, config
 from clbench.errors import Mistake
+from clbench.pretraining import Pretraining
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -91,6 +92,8 @@ def test_a_command_of_the_documents_resolves(command, mine):
     given = cli._parser().parse_args(shlex.split(command)[1:])
     if hasattr(given, "words"):
         assert config.plans(given.words)[0]
+    if hasattr(given, "settings"):
+        assert config.typed(Pretraining, config.parse(given.settings)[0][0])
     if hasattr(given, "name") and command.startswith("clbench show"):
         assert any(given.name in catalogue.names(kind) for kind in catalogue.KINDS)
 

@@ -1,0 +1,149 @@
+"""Optimisers that remember less: Adam in a small subspace of each matrix, around any strategy.
+
+FRUGAL is Zmushko et al. 2024 ("FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable
+Training"): all weights move, a share of them by AdamW, the others by the sign of their gradient. GaLore is Zhao et al.
+2024 ("GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection", ICML): Adam on the gradient's projection
+to its own leading directions.
+
+What differs here, and why. Which subspace FRUGAL takes, how much GaLore's steps are scaled and how often it projects
+anew is ours: random columns of each matrix, a factor of 1 and FRUGAL's interval. Vectors have AdamW in both. Rate,
+decay and schedule are the learner's; its optimiser's own rule and momentum are not used. Both begin anew at each
+experience, unless `learner.keep_optimizer` is set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clbench.config import Preset
+from clbench.learner import Learner
+from clbench.optimizer import Moved, Optimizer
+from clbench.strategy import Around
+from clbench.stream import Experience, Syllabus
+from clbench.types import Count, Fraction, NonNegative, Positive
+
+BETAS = 0.9, 0.999
+EPSILON = 1e-8
+
+
+@dataclass
+class Moments:
+    """What Adam remembers of one parameter, and the subspace that it is of."""
+
+    basis: Tensor
+    """FRUGAL: the numbers of the columns; GaLore: orthonormal columns; empty: there is none"""
+    first: Tensor
+    second: Tensor
+    steps: int = 0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Adam's, for a gradient: first moment by the root of the second, both corrected for their start at 0."""
+        self.steps += 1
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.lerp_(gradient.square(), 1 - BETAS[1])
+        first, second = (m / (1 - b**self.steps) for m, b in zip((self.first, self.second), BETAS, strict=True))
+        return first / (second.sqrt() + EPSILON)
+
+
+@dataclass
+class Stepping(Around):
+    """The base learns by another rule of moving weights: `direction`."""
+
+    gap: Count = 200
+    """steps after which a parameter has a new subspace"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        super().start(learner, syllabus)
+        self.moments: dict[str, Moments] = {}
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        if not learner.keep_optimizer:
+            self.moments.clear()
+        super().learn(learner, experience)
+
+    def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
+        names = {parameter: name for name, parameter in learner.model.named_parameters()}
+
+        @torch.no_grad()
+        def move() -> None:
+            for group in optimizer.torch.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        direction = self.direction(learner, names[parameter], parameter.grad)
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
+
+        return Moved(optimizer, move)
+
+    def direction(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+        """What is taken from a parameter at a rate of 1."""
+        if gradient.ndim < 2:
+            return self.remembered(name, gradient).direction(gradient)
+        return self.within(learner, name, gradient.flatten(1)).view_as(gradient)
+
+    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+        """The same for a matrix, whose moments are of a subspace."""
+        raise NotImplementedError
+
+    def remembered(self, name: str, like: Tensor) -> Moments:
+        """The moments of a parameter; new ones of this shape where there are none."""
+        if name not in self.moments:
+            self.moments[name] = Moments(like.new_empty(0), torch.zeros_like(like), torch.zeros_like(like))
+        return self.moments[name]
+
+
+@dataclass
+class Frugal(Stepping):
+    """Of each matrix random columns move by AdamW, the others by the sign of their gradient, times `inactive`.
+
+    New columns begin with moments of 0.
+    """
+
+    density: Fraction = 0.25
+    """share of the columns that move by AdamW"""
+    inactive: NonNegative = 0.1
+    """factor of the rate of what moves by sign; the authors take 1 for training from scratch"""
+
+    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+        held = self.moments.get(name)
+        if held is None or held.steps == self.gap:
+            size = gradient.shape[1]
+            drawn = learner.rng(f"columns of {name}").permutation(size)[: round(self.density * size)]
+            basis = torch.from_numpy(drawn).to(gradient.device)
+            zeros = torch.zeros_like(gradient[:, basis])
+            held = self.moments[name] = Moments(basis, zeros, zeros.clone())
+        moved = held.direction(gradient[:, held.basis])
+        return (gradient.sign() * self.inactive).index_copy_(1, held.basis, moved)
+
+
+@dataclass
+class GaLore(Stepping):
+    """Each matrix moves within the `rank` leading directions of its gradient, its shorter side's, by AdamW in them.
+
+    A new projection leaves the moments as they are.
+    """
+
+    rank: Count = 8
+    """of what a matrix moves by, between two projections"""
+    scale: Positive = 1.0
+    """factor of the rate of matrices"""
+
+    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+        tall = gradient.shape[0] > gradient.shape[1]
+        wide = gradient.T if tall else gradient
+        rank = min(self.rank, len(wide))
+        held = self.remembered(name, wide[:rank])
+        if held.steps % self.gap == 0:
+            held.basis = torch.linalg.svd(wide, full_matrices=False)[0][:, :rank].contiguous()
+        with learner.spending("projection", wide.shape):
+            moved = self.scale * held.basis @ held.direction(held.basis.T @ wide)
+        return moved.T if tall else moved
+
+
+PRESETS = [
+    Preset(name, stream, {"learner.lr": 1e-3}, "untuned: the recipe's rate is one of SGD", recipe="pretrained")
+    for name in ("frugal", "galore")
+    for stream in ("cifar10", "cifar100", "pacs")
+]

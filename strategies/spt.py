@@ -1,0 +1,125 @@
+"""Sensitivity-aware tuning: what an experience's gradients ask for trains, low-rank where a matrix asks for much.
+
+He, Cai, Zhang, Tao and Zhuang 2023 ("Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning", ICCV), in the form of
+the authors' code: squared gradients of 16 batches say which weights; a matrix of which many are among them is given
+LoRA, another trains at these entries, a vector as a whole or not at all.
+
+What differs here, and why. They tune once; here each experience chooses anew, from its own samples, before it is
+learned. Names of weights may not change, so every linear layer has its A and B from the start, with B zero: what is not
+chosen in an experience stands still with what it learned in those before. Sensitivities are of the weights themselves,
+in evaluation mode. Convolutions have no LoRA, only entries.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from clbench.adapters import lora
+from clbench.learner import Learner, derive
+from clbench.modules import resting
+from clbench.strategies.sparse import Sparse
+from clbench.strategies.tuners import is_transformer
+from clbench.stream import Experience, Syllabus
+from clbench.types import Count, Fraction, Positive
+
+EMBEDDINGS = ("body.cls_token", "body.pos_embed", "body.patch_embed.", "body.reg_token")
+"""what a transformer's sensitivities leave out, beside the head"""
+
+
+@dataclass
+class SPT(Sparse):
+    """The base learns with the most sensitive weights, and the head.
+
+    Sensitivity is the sum of squared gradients over some batches. Of the weights most sensitive, as many that what
+    trains is within `share`: a linear layer with rank * (inputs + outputs) / alpha of them or more trains A and B of
+    LoRA, any other matrix these entries, a vector of length d with d / beta of them or more all of it.
+    """
+
+    share: Fraction = 0.005
+    """what trains at most, of the weights that may, by number, without the head"""
+    rank: Count = 8
+    """of LoRA"""
+    alpha: Positive = 10.0
+    """how early a matrix is given LoRA"""
+    beta: Positive = 5.0
+    """how early a vector trains"""
+    probe_batches: Count = 16
+    """of an experience, whose gradients are looked at"""
+
+    def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        model = learner.model
+        self.candidates = [name for name, _ in model.named_parameters() if may(name, is_transformer(model))]
+        linear = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+        self.layers = [path for path in (name.removesuffix(".weight") for name in self.candidates) if path in linear]
+        if self.layers:
+            pattern = "|".join(re.escape(path.removeprefix("body.")) for path in self.layers)
+            lora(model, pattern, self.rank, seed=derive(learner.seed, "lora"))
+        super().start(learner, syllabus)
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        entries, low = self.choose(self.sensitivity(learner, experience))
+        with self.masked(learner, entries, [f"{layer}.{ab}" for layer in low for ab in ("lora_a", "lora_b")]):
+            super().learn(learner, experience)
+
+    def sensitivity(self, learner: Learner, experience: Experience) -> dict[str, Tensor]:
+        """Of each weight that may train, the sum over batches of the squared gradient of the loss; nothing is moved."""
+        there = {name: learner.model.get_parameter(name) for name in self.candidates}
+        weights = [weight for weight in there.values() if weight.requires_grad]
+        found = [torch.zeros_like(weight) for weight in weights]
+        with resting(learner.model):
+            for batch in islice(learner.batches(experience.train), self.probe_batches):
+                with learner.spending("sensitivity", batch.x.shape):
+                    loss = learner.criterion(learner(batch.x), batch.y)
+                    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+                for total, gradient in zip(found, gradients, strict=True):
+                    if gradient is not None:
+                        total += gradient.square()
+        names = [name for name, weight in there.items() if weight.requires_grad]
+        return {name: total.detach() for name, total in zip(names, found, strict=True)}
+
+    def choose(self, sensitivity: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """What trains: by name masks of entries, and the paths of the layers that are given LoRA.
+
+        As many weights are taken as `share` allows, the most sensitive first; one of sensitivity 0 never is.
+        """
+        values = torch.cat([one.flatten() for one in sensitivity.values()])
+        budget = int(self.share * len(values))
+        values = values[values > 0].sort(descending=True).values
+
+        def masks(taken: int) -> dict[str, Tensor]:
+            least = values[taken - 1] if taken else torch.inf
+            return {name: one >= least for name, one in sensitivity.items()}
+
+        def trains(taken: int) -> int:
+            return sum(self.worth(name, mask)[0] for name, mask in masks(taken).items())
+
+        found = masks(bisect_right(range(len(values) + 1), budget, key=trains) - 1)
+        low = [name.removesuffix(".weight") for name, mask in found.items() if self.worth(name, mask)[1]]
+        entries = {}
+        for name, mask in found.items():
+            if self.worth(name, mask)[0] and name.removesuffix(".weight") not in low:
+                entries[name] = torch.ones_like(mask) if mask.ndim == 1 else mask
+        return entries, low
+
+    def worth(self, name: str, mask: Tensor) -> tuple[int, bool]:
+        """How many weights train for those taken of one parameter, and whether they are LoRA's."""
+        taken, whole = int(mask.sum()), mask.numel()
+        if mask.ndim == 1:
+            return (whole if taken and taken >= whole / self.beta else 0), False
+        if name.removesuffix(".weight") in self.layers:
+            low = self.rank * sum(mask.shape)
+            if taken and taken >= low / self.alpha:
+                return low, True
+        return taken, False
+
+
+def may(name: str, embeds: bool) -> bool:
+    """Whether a weight of this name may train by its sensitivity."""
+    return not name.startswith(("head.", *(EMBEDDINGS if embeds else ())))

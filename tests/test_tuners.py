@@ -1,0 +1,198 @@
+"""Tuners: what trains and what stands still, bit for bit."""
+
+import pytest
+import torch
+from small import Net, Normed, Transformer, images, lesson, opened, syllabus, teach
+
+from clbench.adapters import merge, trainable
+from clbench.config import resolve
+from clbench.errors import Mistake
+from clbench.models import ConvBN, ResNet18
+from clbench.modules import tensors
+from clbench.strategies.baselines import Naive
+from clbench.strategies.distillation import DER
+from clbench.strategies.fpf import FPF
+from clbench.strategies.hft import HFT
+from clbench.strategies.replay import ER
+from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, HeadOnly, LoRA, MaskTuning, NormOnly
+from clbench.sweep import check
+from clbench.testing import check_strategy
+
+LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
+HARD = [
+    {"momentum": 0.9, "weight_decay": 0.1, "keep_optimizer": True},
+    {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
+]
+
+
+def moved(learner, strategy, lessons=LESSONS):
+    """The names of what is not as it was after `start`."""
+    before = {}
+    start = strategy.start
+
+    def noted(learner, syllabus):
+        start(learner, syllabus)
+        before.update({name: t.detach().clone() for name, t in tensors(learner.model).items()})
+
+    strategy.start = noted
+    teach(learner, strategy, lessons)
+    return {name for name, t in tensors(learner.model).items() if not torch.equal(t.detach(), before[name])}
+
+
+def named(learner, *ends):
+    return {name for name in tensors(learner.model) if name.startswith("head.") or name.endswith(ends)}
+
+
+VIT = [
+    (LoRA(), ("qkv.lora_a", "qkv.lora_b")),
+    (LoRA(where="ffn", rank=2), ("fc1.lora_a", "fc1.lora_b", "fc2.lora_a", "fc2.lora_b")),
+    (LoRA(where=r"blocks\.0\.attn\.proj"), ("0.attn.proj.lora_a", "0.attn.proj.lora_b")),
+    (SSF(), (".scale", ".shift")),
+    (BottleneckAdapter(rank=4), ("down.weight", "down.bias", "up.weight", "up.bias")),
+    (VPT(length=2), (".prompt",)),
+    (VPT(length=2, form="shallow"), (".prompt",)),
+    (BitFit(), (".bias",)),
+    (NormOnly(), ("norm.weight", "norm.bias", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias")),
+    (MaskTuning(), (".mask",)),
+    (HeadOnly(), ("nothing else",)),
+]
+
+
+@pytest.mark.parametrize("options", HARD, ids=["momentum", "adamw"])
+@pytest.mark.parametrize(("strategy", "ends"), VIT, ids=lambda part: type(part).__name__)
+def test_of_a_transformer_only_this_moves(strategy, ends, options):
+    learner = opened(model=Transformer(), batch=8, **options)
+    assert moved(learner, strategy) == named(learner, *ends)
+    assert {name for name, p in learner.model.named_parameters() if p.requires_grad} == named(learner, *ends)
+
+
+@pytest.mark.parametrize("options", HARD, ids=["momentum", "adamw"])
+@pytest.mark.parametrize(
+    ("strategy", "spec", "side", "ends"),
+    [
+        (LoRA(), Net(), 4, ("lora_a", "lora_b")),
+        (SSF(), ConvBN(4), 8, (".scale", ".shift")),
+        (SSF(), ResNet18(4), 8, (".scale", ".shift")),
+        (BitFit(), ResNet18(4), 8, (".bias",)),
+        (NormOnly(), Normed(), 4, tuple(f"{bn}.{end}" for bn in ("bn1", "bn2")
+                                       for end in ("weight", "bias", "running_mean", "running_var"))),
+        (HeadOnly(), Normed(), 4, ("nothing else",)),
+    ],
+)  # fmt: skip
+def test_of_other_networks_likewise_and_running_statistics_rest_unless_they_are_tuned(
+    strategy, spec, side, ends, options
+):
+    learner = opened(model=spec, side=side, batch=8, **options)
+    lessons = [lesson(images([0, 1] * 16, side), 0), lesson(images([2, 3] * 16, side), 1)]
+    assert moved(learner, strategy, lessons) == named(learner, *ends)
+
+
+@pytest.mark.parametrize("strategy", [LoRA(), LoRA(where="all", alpha=4.0), BottleneckAdapter(), MaskTuning()])
+def test_at_first_nothing_is_changed(strategy):
+    learner, plain = (opened(model=Transformer()) for _ in range(2))
+    strategy.start(learner, syllabus(sizes=[32, 32]))
+    x = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0])
+    assert torch.equal(strategy.predict(learner, x), plain(x))
+
+
+def test_lora_merged_answers_the_same():
+    learner = opened(model=Transformer(), batch=8)
+    teach(learner, LoRA(where="all", rank=2), LESSONS)
+    x = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0])
+    expected = learner(x)
+    merge(learner.model)
+    with torch.no_grad():
+        for name, p in learner.model.named_parameters():
+            if name.endswith("lora_b"):
+                p.zero_()
+    torch.testing.assert_close(learner(x), expected)
+
+
+def test_masks_pass_gradients_straight_through_and_hide_what_is_below():
+    learner, plain = opened(model=Transformer()), opened(model=Transformer())
+    MaskTuning().start(learner, syllabus(sizes=[32, 32]))
+    x, name = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0]), "body.blocks.1.attn.proj"
+    for one in (learner, plain):
+        one(x).square().sum().backward()
+    weight = plain.model.get_parameter(f"{name}.weight")
+    torch.testing.assert_close(learner.model.get_parameter(f"{name}.mask").grad, weight.grad * weight.detach())
+    with torch.no_grad():
+        learner.model.get_parameter(f"{name}.mask")[:, ::2] = 0.005
+        weight[:, ::2] = 0
+    torch.testing.assert_close(learner(x), plain(x))
+
+
+def test_masks_flip_under_adam():
+    learner = opened(model=Transformer(), batch=8, optimizer="adam", lr=0.002, epochs=2)
+    teach(learner, MaskTuning(), LESSONS)
+    closed = learner.model.get_parameter("body.blocks.0.attn.qkv.mask") <= 0.005
+    assert 0 < closed.sum() < closed.numel()
+
+
+def test_numbers_of_weights_are_those_of_the_definitions():
+    """Width 12, two blocks, hidden 48, 4 classes: the head has 52."""
+    for strategy, count in [
+        (LoRA(rank=2), 2 * 2 * 2 * (12 + 12)),
+        (LoRA(where="qkv", rank=2), 2 * 2 * (12 + 36)),
+        (LoRA(where="ffn", rank=2), 2 * 2 * 2 * (12 + 48)),
+        (SSF(), 2 * 12 + 2 * 2 * (12 + 36 + 12 + 12 + 48 + 12) + 2 * 12),
+        (BottleneckAdapter(rank=3), 2 * (12 * 3 + 3 + 3 * 12 + 12)),
+        (VPT(length=5), 2 * 5 * 12),
+        (HeadOnly(), 0),
+    ]:
+        learner = opened(model=Transformer())
+        strategy.start(learner, syllabus(sizes=[32, 32]))
+        assert trainable(learner.model) == count + 52
+
+
+def test_the_first_step_of_the_head_is_that_of_the_base():
+    ends = []
+    for strategy in (HeadOnly(), Naive()):
+        learner = opened(model=Transformer(), batch=32)
+        teach(learner, strategy, LESSONS[:1])
+        ends.append(learner.model.head.weight.detach())
+    torch.testing.assert_close(*ends)
+
+
+def test_what_stands_still_costs_less():
+    costs = {}
+    for name, strategy in (("head", HeadOnly()), ("lora", LoRA(rank=1)), ("all", Naive())):
+        learner = opened(model=Transformer(), batch=32)
+        teach(learner, strategy, LESSONS)
+        costs[name] = learner.flops.total
+    assert costs["head"] < costs["lora"] < costs["all"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "spec", "line"),
+    [
+        (LoRA(), ConvBN(4), "This tunes linear layers, and the body of this model has none"),
+        (LoRA(where="blocks.9"), Transformer(), r"No module of VisionTransformer matches 'blocks.9'"),
+        (NormOnly(), Net(), "norm_only trains normalisation, and this model has none"),
+        (LoRA(SSF()), Transformer(), "LoRA around SSF: each says alone what trains"),
+        (VPT(), Net(), "This needs a vision transformer"),
+    ],
+)
+def test_a_mistake_is_one_line(strategy, spec, line):
+    with pytest.raises(Mistake, match=line):
+        strategy.start(opened(model=spec, side=8), syllabus(side=8, sizes=[32, 32]))
+
+
+@pytest.mark.parametrize("name", ["adapter", "vpt"])
+def test_a_model_without_attention_is_told_before_anything_runs(name):
+    with pytest.raises(Mistake, match=rf"{name}\(naive\) needs transformer, which neither stream=toy nor model=mlp"):
+        check(resolve({"stream": "toy", "model": "mlp", "strategy": name}))
+
+
+@pytest.mark.parametrize(
+    ("make", "model"),
+    [
+        (lambda: LoRA(ER(), dropout=0.1, where="all"), Transformer()),
+        (lambda: SSF(DER()), Transformer()),
+        (lambda: FPF(BitFit(ER()), select="head"), None),
+        (lambda: HFT(NormOnly(), redraw="epoch"), Transformer()),
+    ],
+    ids=["lora of er", "ssf of der", "fpf of bitfit", "hft of norms"],
+)
+def test_the_contract(make, model):
+    check_strategy(make, model=model)
