@@ -9,11 +9,12 @@ from torch import nn
 
 from clbench.adapters import bottleneck, freeze
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.learner import Learner, derive
 from clbench.modules import swapped
 from clbench.strategies.mos import MOS, apart
 from clbench.strategies.simplecil import Prototypes, SimpleCIL
 from clbench.strategy import Strategy
+from clbench.streams.toy import Toy
 from clbench.vision import torchvision
 
 LESSONS = [lesson(images([0, 1] * 12)), lesson(images([2, 3] * 12), 1)]
@@ -274,3 +275,36 @@ def test_numbers_of_weights_at_full_size():
     assert sum(net.get_parameter(name).numel() for name in names) == 304_320
     assert sum(p.numel() for p in net.parameters() if p.requires_grad) == 458_120
     assert sum(p.numel() for p in net.parameters()) == 86_256_776
+
+
+def on_patterns(strategy):
+    """After the toy stream, two classes a task: the share of right answers, and of tasks that are found."""
+    stream = Toy()
+    stream.open(0)
+    student = Learner(device="cpu", threads=1, epochs=5, batch=16, lr=0.05, momentum=0.9)
+    student.open(Transformer(), stream.syllabus(), stream.transform(), stream.criterion, 0)
+    strategy.start(student, stream.syllabus())
+    for experience in stream:
+        student.begin(experience)
+        strategy.learn(student, experience)
+        student.end()
+    parts = [exam.data.gather(torch.arange(len(exam.data))) for exam in stream.exams()]
+    x, y = student.encode(torch.cat([raw for raw, _ in parts])), torch.cat([y for _, y in parts])
+    with torch.inference_mode():
+        found = strategy.retrieved(student, x) if isinstance(strategy, MOS) else y.new_zeros(y.shape)
+        right = strategy.predict(student, x).argmax(1) == y
+    return right.double().mean().item(), (found == y // 2).double().mean().item()
+
+
+def test_it_forgets_less_than_naive():
+    naive, _ = on_patterns(Strategy())
+    ours, found = on_patterns(MOS())
+    assert ours > naive + 0.4
+    assert found > 1 / 3 + 0.2
+
+
+def test_merging_as_released_is_another_training():
+    per_step, released = (taught(merge=merge)[0] for merge in ("per_step", "released"))
+    assert not torch.equal(weights(per_step), weights(released))
+    one = [taught(LESSONS[:1], merge=merge)[0] for merge in ("per_step", "released")]
+    assert torch.equal(weights(one[0]), weights(one[1]))
