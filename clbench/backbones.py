@@ -24,7 +24,7 @@ class Normalised(nn.Module):
 
 
 def normalised(body: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The same body, normalising its input: (pixel - mean) / std for each channel.
+    """The same body, normalising its input: (pixel - mean) / std for each channel, a grey image in each of them.
 
     It grows in place, so that the names of its modules and parameters stay; the two constants are not in its state.
     Folding them into the first layer would not do: it is exact only without padding, and changes the rate at which

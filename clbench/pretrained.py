@@ -152,14 +152,15 @@ class ViTT6(Pretrained):
         return self.normalise == "own"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The model for images of `shape` (3, 64, 64).
+        """The model for images of `shape` (3, 64, 64); or (1, 64, 64), grey ones as colours, if it normalises itself.
 
         Raises:
             Mistake: they are of another shape, or the weights are damaged or do not fit.
         """
-        if image(shape) != (3, 64, 64):
-            remedy = "set stream.resolution=64" if shape[0] == 3 else "choose a stream of colour images"
-            raise Mistake(f"model=vit_t6 takes colour images of 64 x 64, not {by(shape)}: {remedy}.")
+        channels, *sides = image(shape)
+        if sides != [64, 64] or channels not in (3, 1 if self.own_input else 3):
+            remedy = "choose a stream of colour images" if sides == [64, 64] else "set stream.resolution=64"
+            raise Mistake(f"model=vit_t6 takes images of 64 x 64, not {by(shape)}: {remedy}.")
         from clbench.backbones import filled, normalised, tensors, vit
 
         body: nn.Module = vit(**VIT_T6)

@@ -124,10 +124,14 @@ _PRETRAINED = {
     "learner.momentum": 0.9,
     "learner.schedule": "cosine",
 }
+_PRETRAINED_GREY = {**_PRETRAINED, "stream.crop": 0, "stream.flip": False, "learner.threads": 1}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
-    "digits": {"house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 10, "learner.lr": 0.1}, _HOUSE)},
+    "digits": {
+        "house": Recipe({**_SMALL, "model": "mlp", "learner.epochs": 10, "learner.lr": 0.1}, _HOUSE),
+        "pretrained": Recipe(_PRETRAINED_GREY, _UNTUNED),
+    },
     "mnist": {
         "house": Recipe(_GREY, _HOUSE),
         "der2020": Recipe(
@@ -218,7 +222,10 @@ RECIPES = {
             _HOUSE,
         )
     },
-    "forget_orl": {"house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE)},
+    "forget_orl": {
+        "house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE),
+        "pretrained": Recipe({**_PRETRAINED_GREY, **_REQUESTS}, _UNTUNED),
+    },
     "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {
         "house": Recipe(_TWENTY_TASKS, "as der2020, which two cores run in minutes"),

@@ -91,11 +91,19 @@ def test_without_the_weights_it_is_drawn_by_the_seed():
 
 @pytest.mark.parametrize(
     ("shape", "line"),
-    [((3, 32, 32), r"not 3 x 32 x 32: set stream\.resolution=64\.$"), ((1, 64, 64), r"a stream of colour images\.$")],
+    [((3, 32, 32), r"not 3 x 32 x 32: set stream\.resolution=64\.$"), ((2, 64, 64), r"a stream of colour images\.$")],
 )
 def test_images_of_another_shape_are_a_mistake(shape, line):
     with pytest.raises(Mistake, match=line):
         ViTT6().build(shape, 7)
+
+
+def test_grey_images_are_colours_without_colour():
+    grey = torch.rand(2, 1, 64, 64)
+    models = [ViTT6().build((channels, 64, 64), 7).eval() for channels in (1, 3)]
+    assert torch.equal(models[0].body(grey), models[1].body(grey.expand(-1, 3, -1, -1)))
+    with pytest.raises(Mistake, match=r"not 1 x 64 x 64: choose a stream of colour images\.$"):
+        ViTT6(normalise="none").build((1, 64, 64), 7)
 
 
 def test_weights_that_are_damaged_or_of_something_else_are_a_mistake(tmp_path):
