@@ -258,7 +258,15 @@ class Learner:
         Args:
             rates: share of the rate that parameters have whose name begins so; of several the longest counts, and
                 without one it is 1. `{"body.": 0.01}`: a slow body.
+
+        Raises:
+            Mistake: there are rates, and one optimiser is kept for the whole stream.
         """
+        if rates and self.keep_optimizer:
+            raise Mistake(
+                "This strategy gives parts of the network rates of their own, with an optimiser for each experience: "
+                "it needs learner.keep_optimizer=false."
+            )
         share = [m / self.epochs for m in self.milestones]
         schedules = {"constant": constant, "cosine": cosine, "multistep": multistep(share, self.gamma)}
         chosen = schedules[self.schedule] if factor is None else factor

@@ -55,8 +55,8 @@ PRESETS = [
     Preset(
         "aper",
         "cifar100",
-        {"learner.lr": 0.01, "strategy.rank": 64, "strategy.tokens": 5},
-        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks; epochs and batch are the recipe's",
-        recipe="pretrained",
+        {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.01, "learner.weight_decay": 5e-4},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        recipe="pilot",
     ),
 ]

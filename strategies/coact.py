@@ -217,7 +217,7 @@ PRESETS = [
             "strategy.inc_rate": 0.001,
         },
         _CODE.format("utils/constants.py, CIFAR-100 with 10 samples of each class"),
-        recipe="pretrained",
+        recipe="coact2025",
     ),
     Preset(
         "coact",
@@ -232,6 +232,6 @@ PRESETS = [
             "strategy.tune_rate": 0.01,
         },
         _CODE.format("utils/constants.py, CIFAR-100 with 60 classes at first"),
-        recipe="pretrained",
+        recipe="coact2025",
     ),
 ]

@@ -22,8 +22,8 @@ from clbench.adapters import prefixes, transformer
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
+from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prompted import NEEDS, PILOT, attach, check_blocks, prompts, query, steered, training
-from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Natural, NonNegative
 
@@ -31,7 +31,7 @@ KINDS = ("component", "key", "attention")
 
 
 @dataclass
-class CODAPrompt(Strategy):
+class CODAPrompt(OwnClasses):
     """CE(f(x; p), y), where in each block p = sum alpha_k P_k and alpha_k = cos(q * A_k, K_k) for the query q.
 
     P_k is a prefix of keys and values, K_k its key, A_k what of the query it looks at. Each experience adds components
@@ -58,6 +58,7 @@ class CODAPrompt(Strategy):
                 f"strategy.components={self.components}: with {syllabus.lessons} experiences on a network {width} wide "
                 f"it must be {syllabus.lessons} to {width}; each experience has a share, orthogonal to all others."
             )
+        super().start(learner, syllabus)
         prefixes(learner.model, self.blocks)
         shapes = {"component": (2, self.length, width), "key": (width,), "attention": (width,)}
         lessons = range(syllabus.lessons)
@@ -85,7 +86,7 @@ class CODAPrompt(Strategy):
         return torch.cat([pool[f"{kind}_{lesson}"] for lesson in range(self.lesson + 1)], 1)
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
-        loss = learner.criterion(self.predict(learner, batch.x), batch.y)
+        loss = self.among(learner, self.predict(learner, batch.x), batch.y)
         return loss + self.ortho * self.penalty(learner) if self.ortho else loss
 
     def penalty(self, learner: Learner) -> Tensor:
@@ -125,8 +126,8 @@ PRESETS = [
     Preset(
         "coda_prompt",
         "cifar100",
-        {"learner.optimizer": "adam", "learner.lr": 0.001, "learner.loss_mask": "experience"},
+        {"learner.epochs": 20, "learner.batch": 128, "learner.optimizer": "adam", "learner.lr": 0.001},
         PILOT,
-        recipe="pretrained",
+        recipe="pilot",
     )
 ]

@@ -18,14 +18,14 @@ from torch import Tensor
 from clbench.adapters import prefixes, transformer
 from clbench.config import Preset
 from clbench.learner import Batch, Learner
+from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prompted import NEEDS, PILOT, attach, check_blocks, cosines, prompts, query, steered, training
-from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Natural, NonNegative
 
 
 @dataclass
-class DualPrompt(Strategy):
+class DualPrompt(OwnClasses):
     """CE(f(x; G, E), y) - pull * cos(query, key): general prompts G of all experiences, expert prompts E of one each.
 
     Both are prefixes of keys and values in the attention of some blocks. The experience's own expert is trained; in an
@@ -48,6 +48,7 @@ class DualPrompt(Strategy):
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         check_blocks(learner, self.general_blocks + self.expert_blocks)
         assert syllabus.lessons is not None
+        super().start(learner, syllabus)
         prefixes(learner.model, self.general_blocks + self.expert_blocks)
         width = transformer(learner.model).embed_dim
         shapes: dict[str, tuple[int, ...]] = {"general": (len(self.general_blocks), 2, self.general, width)}
@@ -74,7 +75,7 @@ class DualPrompt(Strategy):
         pool = prompts(learner)
         near = cosines(query(learner, batch.x), pool[f"key_{self.lesson}"][None])
         logits = self.answer(learner, batch.x, pool[f"expert_{self.lesson}"][None])
-        return learner.criterion(logits, batch.y) - self.pull * near.mean()
+        return self.among(learner, logits, batch.y) - self.pull * near.mean()
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         pool, known = prompts(learner), range(self.lesson + 1)
@@ -93,12 +94,13 @@ PRESETS = [
         "dual_prompt",
         "cifar100",
         {
+            "learner.epochs": 5,
+            "learner.batch": 24,
             "learner.optimizer": "adam",
             "learner.lr": 0.001,
             "learner.schedule": "constant",
-            "learner.loss_mask": "experience",
         },
         PILOT,
-        recipe="pretrained",
+        recipe="pilot",
     )
 ]

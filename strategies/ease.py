@@ -138,8 +138,8 @@ PRESETS = [
     Preset(
         "ease",
         "cifar100",
-        {"learner.lr": 0.025, "strategy.rank": 64, "strategy.alpha": 0.1},
-        "PILOT, exps: ViT-B/16, CIFAR-100 in 20 tasks; epochs and batch are the recipe's",
-        recipe="pretrained",
+        {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.025, "learner.weight_decay": 5e-4},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 20 tasks",
+        recipe="pilot",
     ),
 ]

@@ -18,14 +18,14 @@ from clbench.adapters import inserted, tokens, transformer
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
+from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prompted import NEEDS, PILOT, attach, cosines, prompts, query
-from clbench.strategy import Strategy
 from clbench.stream import Syllabus
 from clbench.types import Count, NonNegative
 
 
 @dataclass
-class L2P(Strategy):
+class L2P(OwnClasses):
     """CE(f(x; P), y) - pull * sum cos(query, key) over the `top` prompts P whose keys are nearest to the query.
 
     The chosen prompts are tokens before the patches; the head is given the mean of what the network makes of them.
@@ -50,6 +50,7 @@ class L2P(Strategy):
             raise Mistake(
                 f"strategy.top={self.top}: there are only {self.pool} prompts to choose from (strategy.pool)."
             )
+        super().start(learner, syllabus)
         tokens(learner.model)
         width = transformer(learner.model).embed_dim
         attach(learner, {"token": (self.pool, self.length, width), "key": (self.pool, width)})
@@ -61,7 +62,7 @@ class L2P(Strategy):
             votes = F.one_hot(chosen, self.pool).sum((0, 1))
             chosen = votes.topk(self.top).indices.expand(len(near), -1)
         pulled = near.gather(1, chosen).sum(1).mean()
-        return learner.criterion(self.answer(learner, batch.x, chosen), batch.y) - self.pull * pulled
+        return self.among(learner, self.answer(learner, batch.x, chosen), batch.y) - self.pull * pulled
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         return self.answer(learner, x, self.choose(cosines(query(learner, x), prompts(learner)["key"])))
@@ -81,12 +82,13 @@ PRESETS = [
         "l2p",
         "cifar100",
         {
+            "learner.epochs": 5,
+            "learner.batch": 16,
             "learner.optimizer": "adam",
             "learner.lr": 0.001875,
             "learner.schedule": "constant",
-            "learner.loss_mask": "experience",
         },
         PILOT,
-        recipe="pretrained",
+        recipe="pilot",
     )
 ]

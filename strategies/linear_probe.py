@@ -2,8 +2,7 @@
 Intermediate Layers Using Linear Classifier Probes", ICLR workshops).
 
 Alone it is the sequential probe; around `joint` it is trained on everything at once, an upper bound for methods that
-leave the network as it was pretrained; around `er` it replays. Which labels compete is `learner.loss_mask`'s affair:
-`experience` trains new logits only.
+leave the network as it was pretrained; around `er` it replays; around `finetune` it trains new logits only.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clbench.adapters import freeze
-from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.strategy import Around
@@ -31,15 +29,3 @@ class LinearProbe(Around):
     def learn(self, learner: Learner, experience: Experience) -> None:
         with learner.only([name for name, _ in learner.model.named_parameters() if name.startswith("head.")]):
             super().learn(learner, experience)
-
-
-PRESETS = [
-    Preset(
-        "linear_probe",
-        "cifar100",
-        {"learner.loss_mask": "experience"},
-        "ours, untuned: new logits only, as PILOT fine-tunes",
-        recipe="pretrained",
-        when={"base": "naive"},
-    ),
-]

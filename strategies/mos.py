@@ -115,7 +115,7 @@ class MOS(OwnClasses):
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
         features = learner.features(batch.x)
-        loss = learner.criterion(self.head(learner, features).masked_fill(~self.own, -torch.inf), batch.y)
+        loss = self.among(learner, self.head(learner, features), batch.y)
         return loss + self.reg * apart(torch.cat([self.old, features]), self.temperature) if self.reg else loss
 
     def head(self, learner: Learner, features: Tensor) -> Tensor:
@@ -205,8 +205,14 @@ PRESETS = [
     Preset(
         "mos",
         "cifar100",
-        {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.03, "learner.weight_decay": 5e-4},
+        {
+            "learner.epochs": 20,
+            "learner.batch": 48,
+            "learner.lr": 0.03,
+            "learner.weight_decay": 5e-4,
+            "strategy.rank": 16,
+        },
         "their values for ViT-B/16 and 20 tasks of 5 classes; Sun et al. 2025 (MOS), exps, CIFAR-100",
-        recipe="pretrained",
+        recipe="pilot",
     ),
 ]

@@ -1,4 +1,8 @@
-"""Fine-tuning in which only the classes of the experience at hand compete."""
+"""Fine-tuning in which only the classes of the experience at hand compete, as PILOT fine-tunes (Sun et al.,
+LAMDA-PILOT); methods on pretrained networks build on it.
+
+What `naive learner.loss_mask=experience` learns, but as the method's own affair: both stand on one board.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clbench.config import Preset
 from clbench.learner import Batch, Learner
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -27,4 +32,19 @@ class OwnClasses(Strategy):
         super().learn(learner, experience)
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:
-        return learner.criterion(learner(batch.x).masked_fill(~self.own, -torch.inf), batch.y)
+        return self.among(learner, learner(batch.x), batch.y)
+
+    def among(self, learner: Learner, logits: Tensor, y: Tensor) -> Tensor:
+        """The stream's loss among the experience's own classes."""
+        return learner.criterion(logits.masked_fill(~self.own, -torch.inf), y)
+
+
+PRESETS = [
+    Preset(
+        "finetune",
+        "cifar100",
+        {"learner.epochs": 20, "learner.batch": 128, "learner.lr": 0.001, "learner.schedule": "constant"},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        recipe="pilot",
+    ),
+]

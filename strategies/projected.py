@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clbench.config import Preset
 from clbench.learner import Learner
 from clbench.optimizer import Moved, Optimizer
 from clbench.strategy import Around
@@ -140,10 +139,3 @@ class GaLore(Stepping):
         with learner.spending("projection", wide.shape):
             moved = self.scale * held.basis @ held.direction(held.basis.T @ wide)
         return moved.T if tall else moved
-
-
-PRESETS = [
-    Preset(name, stream, {"learner.lr": 1e-3}, "untuned: the recipe's rate is one of SGD", recipe="pretrained")
-    for name in ("frugal", "galore")
-    for stream in ("cifar10", "cifar100", "pacs")
-]

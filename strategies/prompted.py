@@ -18,10 +18,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner, derive
 
 NEEDS = frozenset({"transformer", "pretrained weights"})
-PILOT = (
-    "PILOT (LAMDA-PILOT, exps/), for CIFAR-100 on a ViT-B/16: optimiser, rate and schedule, masked loss; epochs and "
-    "batch are the recipe's, and nothing is tuned for its network"
-)
+PILOT = "PILOT (LAMDA-PILOT, exps): ViT-B/16, CIFAR-100 in 10 tasks"
 
 
 def attach(learner: Learner, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -96,9 +96,12 @@ PRESETS = [
     Preset(
         "ranpac",
         "cifar100",
-        {"learner.lr": 0.01, "strategy.rank": 64, "strategy.projection": 2000},
-        "rate and rank: PILOT, exps, ViT-B/16, CIFAR-100 in 10 tasks; projection: untuned, for two cores",
-        recipe="pretrained",
-        model="vit_t6",
+        {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.01, "learner.weight_decay": 5e-4},
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        recipe="pilot",
+    ),
+    *(
+        Preset("ranpac", stream, {"strategy.projection": 2000}, "untuned, for two cores", recipe="pretrained")
+        for stream in ("cifar100", "pacs", "digits")
     ),
 ]

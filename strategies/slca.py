@@ -123,8 +123,15 @@ PRESETS = [
     Preset(
         "slca",
         "cifar100",
-        {"learner.lr": 0.01, "strategy.slow": 0.01, "strategy.lr": 0.01},
-        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks; epochs, batch and schedule are the recipe's",
-        recipe="pretrained",
+        {
+            "learner.epochs": 20,
+            "learner.batch": 64,
+            "learner.lr": 0.01,
+            "learner.weight_decay": 5e-4,
+            "learner.schedule": "multistep",
+            "learner.milestones": [18.0],
+        },
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        recipe="pilot",
     ),
 ]

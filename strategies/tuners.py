@@ -179,11 +179,6 @@ class NormOnly(Tuner):
         return found
 
 
-@dataclass
-class HeadOnly(Tuner):
-    """The head trains, on features that stand still."""
-
-
 def of_head(model: nn.Module) -> list[str]:
     """The names of the head's parameters."""
     return [name for name, _ in model.named_parameters() if name.startswith("head.")]

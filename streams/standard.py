@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from clbench.config import Recipe
 from clbench.streams.borderless import Blurry, Turning
 from clbench.streams.fewshot import FewShot
@@ -80,6 +82,8 @@ _ON_FEWER = "as lesort2023, on fewer samples, which two cores run in minutes"
 _AGEM = "Chaudhry et al. 2019 (A-GEM); the rate is untuned"
 _ONE_PASS = "ours: one pass in batches of 10, as Chaudhry et al. 2019 (A-GEM), over all labels"
 _UNTUNED = "ours, untuned: the embedded ViT, fine-tuned in whole or in part at 64 x 64"
+_SUN = "PILOT (Sun et al., LAMDA-PILOT): ViT-B/16 at 224 pixels in [0, 1]; it crops at random sizes, which is not here"
+_ROY = "Roy et al. 2025 (CoACT); they crop at random sizes and jitter colours, which is not here"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
@@ -120,11 +124,27 @@ _PRETRAINED = {
     "stream.flip": True,
     "learner.epochs": 10,
     "learner.batch": 32,
-    "learner.lr": 0.01,
-    "learner.momentum": 0.9,
+    "learner.optimizer": "adamw",
+    "learner.lr": 0.001,
     "learner.schedule": "cosine",
 }
 _PRETRAINED_GREY = {**_PRETRAINED, "stream.crop": 0, "stream.flip": False, "learner.threads": 1}
+_VIT_B = {
+    "model": "timm",
+    "model.pretrained": True,
+    "stream.resolution": 224,
+    "stream.normalise": "unit",
+    "stream.crop": 0,
+    "learner.momentum": 0.9,
+    "learner.schedule": "cosine",
+}
+_PILOT = {
+    **_VIT_B,
+    "model.name": "vit_base_patch16_224.augreg_in21k",
+    "model.normalise": "none",
+    "stream.order": np.random.RandomState(1993).permutation(100).tolist(),
+}
+_COACT = {**_VIT_B, "model.name": "vit_base_patch16_224.orig_in21k", "model.normalise": "own"}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
 
 RECIPES = {
@@ -160,6 +180,7 @@ RECIPES = {
         ),
         "online": Recipe(_ONLINE, _ONE_PASS),
         "pretrained": Recipe(_PRETRAINED, _UNTUNED),
+        "pilot": Recipe(_PILOT, _SUN),
     },
     "cifar100_17": {
         "house": Recipe({**_COLOUR, "stream.crop": 4, "stream.flip": True}, _HOUSE),
@@ -203,8 +224,16 @@ RECIPES = {
         "house": Recipe({**_SCOLE_COLOUR, "stream.samples": 128}, "as the house recipe of scole_cifar100")
     },
     "cir_cifar100_slots": {"house": Recipe(_SCOLE_COLOUR, "as the house recipe of scole_cifar100, on all samples")},
-    "fewshot_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
-    "fewtune_cifar100": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
+    "fewshot_cifar100": {
+        "house": Recipe(_COLOUR, _HOUSE),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
+        "coact2025": Recipe(_COACT, _ROY),
+    },
+    "fewtune_cifar100": {
+        "house": Recipe(_COLOUR, _HOUSE),
+        "pretrained": Recipe(_PRETRAINED, _UNTUNED),
+        "coact2025": Recipe(_COACT, _ROY),
+    },
     "forget_cifar100": {
         "house": Recipe({**_COLOUR, **_REQUESTS, "learner.epochs": 10}, _HOUSE),
         "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),

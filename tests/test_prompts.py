@@ -36,12 +36,14 @@ def two_lessons():
 
 
 def learner(**options):
-    return opened(model=Transformer(), **{"batch": 8, "lr": 0.05, "loss_mask": "experience", **options})
+    return opened(model=Transformer(), **{"batch": 8, "lr": 0.05, **options})
 
 
 def started(strategy, lessons=2, **options):
-    found = learner(**{"loss_mask": "all", **options})
+    """After `start`, with all classes the experience's own."""
+    found = learner(**options)
     strategy.start(found, syllabus(sizes=[40] * lessons))
+    strategy.own[:] = True
     return found, transformer(found.model).prompts
 
 

@@ -13,8 +13,9 @@ from clbench.strategies.baselines import Naive
 from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF
 from clbench.strategies.hft import HFT
+from clbench.strategies.linear_probe import LinearProbe
 from clbench.strategies.replay import ER
-from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, HeadOnly, LoRA, MaskTuning, NormOnly
+from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, LoRA, MaskTuning, NormOnly
 from clbench.sweep import check
 from clbench.testing import check_strategy
 
@@ -54,7 +55,7 @@ VIT = [
     (BitFit(), (".bias",)),
     (NormOnly(), ("norm.weight", "norm.bias", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias")),
     (MaskTuning(), (".mask",)),
-    (HeadOnly(), ("nothing else",)),
+    (LinearProbe(), ("nothing else",)),
 ]
 
 
@@ -76,7 +77,7 @@ def test_of_a_transformer_only_this_moves(strategy, ends, options):
         (BitFit(), ResNet18(4), 8, (".bias",)),
         (NormOnly(), Normed(), 4, tuple(f"{bn}.{end}" for bn in ("bn1", "bn2")
                                        for end in ("weight", "bias", "running_mean", "running_var"))),
-        (HeadOnly(), Normed(), 4, ("nothing else",)),
+        (LinearProbe(), Normed(), 4, ("nothing else",)),
     ],
 )  # fmt: skip
 def test_of_other_networks_likewise_and_running_statistics_rest_unless_they_are_tuned(
@@ -138,7 +139,7 @@ def test_numbers_of_weights_are_those_of_the_definitions():
         (SSF(), 2 * 12 + 2 * 2 * (12 + 36 + 12 + 12 + 48 + 12) + 2 * 12),
         (BottleneckAdapter(rank=3), 2 * (12 * 3 + 3 + 3 * 12 + 12)),
         (VPT(length=5), 2 * 5 * 12),
-        (HeadOnly(), 0),
+        (LinearProbe(), 0),
     ]:
         learner = opened(model=Transformer())
         strategy.start(learner, syllabus(sizes=[32, 32]))
@@ -147,7 +148,7 @@ def test_numbers_of_weights_are_those_of_the_definitions():
 
 def test_the_first_step_of_the_head_is_that_of_the_base():
     ends = []
-    for strategy in (HeadOnly(), Naive()):
+    for strategy in (LinearProbe(), Naive()):
         learner = opened(model=Transformer(), batch=32)
         teach(learner, strategy, LESSONS[:1])
         ends.append(learner.model.head.weight.detach())
@@ -156,7 +157,7 @@ def test_the_first_step_of_the_head_is_that_of_the_base():
 
 def test_what_stands_still_costs_less():
     costs = {}
-    for name, strategy in (("head", HeadOnly()), ("lora", LoRA(rank=1)), ("all", Naive())):
+    for name, strategy in (("head", LinearProbe()), ("lora", LoRA(rank=1)), ("all", Naive())):
         learner = opened(model=Transformer(), batch=32)
         teach(learner, strategy, LESSONS)
         costs[name] = learner.flops.total
