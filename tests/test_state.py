@@ -68,7 +68,7 @@ class Slotted:
 
 PLAIN = [
     None, True, False, 0, -7, 10**30, 1.5, 1e-300, float("inf"), "", "text", "ä ' \" \\ \n",
-    [], (), {}, set(), frozenset(), [1, [2, (3, None)]], (1,), {1, 2}, frozenset({"a", "b"}), {(1, 2), (3,)},
+    [], (), {}, set(), frozenset(), [1, [2, (3, None)]], (1,), {1, 2}, frozenset({"ab"}), {(1, 2), (3,)},
     {"a": 1, 2: "b", (1, "x"): [1.0], None: None, frozenset({1}): True, 2.5: 3},
 ]  # fmt: skip
 randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
