@@ -156,7 +156,7 @@ def _write(out: Path, body: nn.Module, head: nn.Module, dataset: Dataset, card: 
     named = {**body.state_dict(), **{f"head.{name}": value for name, value in head.state_dict().items()}}
     new = out.with_name(f".{out.name}.new")
     try:
-        save_file({k: v.half() for k, v in named.items()}, new, {"format": "pt", "pretrained on": dataset.name})
+        save_file({k: v.half() for k, v in named.items()}, new, {"pretrained on": dataset.name})
         digest = sha256(new)
         new.replace(out)
         out.with_suffix(".md").write_text(f"# {out.stem}\n{card}| sha256 | `{digest}` |\n", "utf-8")

@@ -129,7 +129,7 @@ PRESETS = [
             "learner.lr": 0.01,
             "learner.weight_decay": 5e-4,
             "learner.schedule": "multistep",
-            "learner.milestones": [18.0],
+            "learner.milestones": (18.0,),
         },
         "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
         recipe="pilot",

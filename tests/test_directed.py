@@ -262,12 +262,11 @@ def test_the_outermost_rule_moves_and_the_inner_act_follows():
 @pytest.mark.parametrize(
     ("make", "model"),
     [
-        (lambda: CoFiTune(ER()), Transformer()),
         (lambda: CorDA(ER(), rank=4), Transformer()),
         (lambda: GaLore(ER(), gap=3, rank=2), None),
         (lambda: Frugal(S2FT(), gap=3), Transformer()),
     ],
-    ids=["cofitune", "corda", "galore", "frugal of s2ft"],
+    ids=["corda", "galore", "frugal of s2ft"],
 )
 def test_the_contract(make, model):
     check_strategy(make, model=model)
