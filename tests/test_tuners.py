@@ -10,7 +10,6 @@ from clbench.errors import Mistake
 from clbench.models import ConvBN, ResNet18
 from clbench.modules import tensors
 from clbench.strategies.baselines import Naive
-from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF
 from clbench.strategies.hft import HFT
 from clbench.strategies.linear_probe import LinearProbe
@@ -189,11 +188,10 @@ def test_a_model_without_attention_is_told_before_anything_runs(name):
     ("make", "model"),
     [
         (lambda: LoRA(ER(), dropout=0.1, where="all"), Transformer()),
-        (lambda: SSF(DER()), Transformer()),
         (lambda: FPF(BitFit(ER()), select="head"), None),
         (lambda: HFT(NormOnly(), redraw="epoch"), Transformer()),
     ],
-    ids=["lora of er", "ssf of der", "fpf of bitfit", "hft of norms"],
+    ids=["lora of er", "fpf of bitfit", "hft of norms"],
 )
 def test_the_contract(make, model):
     check_strategy(make, model=model)
