@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clbench.config import Preset
 from clbench.data import Data
@@ -112,7 +113,8 @@ class EWC(Around):
             raw, y = learner.gather(data, part)
             x = learner.encode(raw)
             learner.flops.total += learner.price(Batch(x, y, raw), Strategy().loss)
-            gradients, logs = each(values, x, y)
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batched gradient
+                gradients, logs = each(values, x, y)
             share = (logs.exp() if self.fisher == "weighted" else torch.ones_like(logs)) / samples
             for name, gradient in gradients.items():
                 total[name] += (share @ gradient.flatten(1).square_()).view_as(total[name])

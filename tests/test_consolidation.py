@@ -88,7 +88,7 @@ def fisher_by_a_loop(model, data, learner, weigh):
 
 
 @pytest.mark.parametrize("kind", ["weighted", "empirical"])
-@pytest.mark.parametrize("model", ["mlp", "cnn", "convbn", "resnet18"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "convbn", "resnet18", "vit"])
 def test_the_fisher_information_is_that_of_a_loop_over_samples(model, kind):
     entry = catalogue.resolve("model", model)
     learner = opened(model=entry(width=4) if model == "resnet18" else entry(), side=16, eval_batch=5)
