@@ -6,7 +6,7 @@ RanPAC, NeurIPS).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, cast
 
 from clbench.adapters import bottleneck, freeze, prompts, scale_shift
 from clbench.learner import Learner, derive
@@ -14,6 +14,11 @@ from clbench.strategies.cosine import cosine_head
 from clbench.strategies.own_classes import OwnClasses
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count
+
+
+def _needs(strategy: FirstSession) -> frozenset[str]:
+    """What the model must offer, which depends on what is tuned."""
+    return frozenset() if strategy.tune in ("none", "full") else frozenset({"transformer"})
 
 
 @dataclass
@@ -28,10 +33,7 @@ class FirstSession(OwnClasses):
     tokens: Count = 5
     """vpt: prompts"""
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the model must offer."""
-        return frozenset() if self.tune in ("none", "full") else frozenset({"transformer"})
+    needs: ClassVar[frozenset[str]] = cast(frozenset[str], property(_needs))
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
