@@ -104,9 +104,5 @@ def test_what_it_needs_is_said_by_its_options():
         APER().start(opened(model=Net()), syllabus())
 
 
-def test_it_keeps_the_contract_with_prompts():
-    check_strategy(APER(tune="vpt_deep"), model=Transformer())
-
-
 def test_the_whole_of_any_network_can_be_tuned():
     check_strategy(APER(tune="full"))

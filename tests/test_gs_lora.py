@@ -14,7 +14,6 @@ from clbench.learner import Batch
 from clbench.optimizer import cosine
 from clbench.strategies.gs_lora import GSLoRA, GSLoRAPP, paired
 from clbench.strategies.unlearning import divided
-from clbench.testing import check_strategy
 
 KINDS = pytest.mark.parametrize("kind", [GSLoRA, GSLoRAPP], ids=lambda kind: kind.__name__)
 
@@ -262,11 +261,3 @@ def test_alpha_lets_blocks_go():
         learn(learner, strategy, stream[1])
         norms.append(float(strategy.norms.sum()))
     assert norms[1] < norms[0]
-
-
-def test_averaged_it_keeps_the_contract():
-    check_strategy(
-        lambda: GSLoRAPP(rank=2, epochs=2, beta=[0.3, 0.2], answers="averaged", average_from=0),
-        stream=Requests(),
-        model=Transformer(),
-    )

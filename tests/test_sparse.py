@@ -266,9 +266,8 @@ def test_s2ft_needs_attention():
     [
         (lambda: S2FT(ER()), Transformer()),
         (lambda: LTSFT(ER()), None),
-        (lambda: SPT(ER(), share=0.1, rank=1), Transformer()),
     ],
-    ids=["s2ft of er", "lt_sft of er", "spt of er"],
+    ids=["s2ft of er", "lt_sft of er"],
 )
 def test_the_contract(make, model):
     check_strategy(make, model=model)
