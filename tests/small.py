@@ -21,6 +21,7 @@ from clbench.stream import Experience, Stream, Syllabus
 from clbench.streams.forgetting import Forgetting
 from clbench.streams.toy import Toy
 from clbench.transform import ImageTransform, Transform
+from clbench.vision import torchvision
 
 
 @dataclass
@@ -83,6 +84,16 @@ class Requests(Forgetting):
 
     def _open_dataset(self) -> Dataset:
         return Toy()._open_dataset()
+
+
+def vit_b16(classes: int = 100) -> nn.Module:
+    """ViT-B/16 without data: only the shapes of its weights."""
+    torchvision()
+    import timm
+
+    with torch.device("meta"):
+        body = timm.create_model("vit_base_patch16_224", num_classes=0)
+        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(768, classes)))
 
 
 def images(labels: Sequence[int], side: int = 4, lesson: int | None = None) -> Data:

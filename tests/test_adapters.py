@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
-from small import opened
+from small import opened, vit_b16
 from torch import nn
 
 from clbench.adapters import (
@@ -28,7 +28,6 @@ from clbench.adapters import (
 from clbench.errors import Mistake
 from clbench.models import MLP, ViT
 from clbench.modules import groups, swapped
-from clbench.vision import torchvision
 
 GROWN = {
     "lora": lambda model: lora(model, rf"{QKV}|{FEED_FORWARD}", 2, dropout=0.1),
@@ -60,13 +59,7 @@ x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
 @pytest.fixture(scope="module")
 def full_size():
-    """ViT-B/16 without data: only the shapes of its weights."""
-    torchvision()
-    import timm
-
-    with torch.device("meta"):
-        body = timm.create_model("vit_base_patch16_224", num_classes=0)
-        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(768, 100)))
+    return vit_b16()
 
 
 # Numbers of weights: derived from the papers' definitions for ViT-B/16.

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from small import Transformer, images, lesson, opened, syllabus, teach
+from small import Transformer, images, lesson, opened, syllabus, teach, vit_b16
 from torch import nn
 
 from clbench.adapters import freeze, inserted, prefixed, tokens, trainable, transformer
@@ -118,13 +118,7 @@ def test_the_second_pass_counts(case):
 
 @pytest.fixture(scope="module")
 def full_size():
-    """ViT-B/16 without data: only the shapes of its weights."""
-    torchvision()
-    import timm
-
-    with torch.device("meta"):
-        body = timm.create_model("vit_base_patch16_224", num_classes=0)
-        return nn.Sequential(OrderedDict(body=body, head=nn.Linear(768, 100)))
+    return vit_b16()
 
 
 # Numbers of weights: derived from the papers' definitions for ViT-B/16.
