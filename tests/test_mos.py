@@ -1,11 +1,9 @@
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small import Transformer, images, lesson, opened, syllabus, teach, weights
-from torch import nn
+from small import Transformer, images, lesson, opened, syllabus, teach, vit_b16, weights
 
 from clbench.adapters import bottleneck, freeze
 from clbench.errors import Mistake
@@ -15,7 +13,6 @@ from clbench.strategies.mos import MOS, apart
 from clbench.strategies.simplecil import Prototypes, SimpleCIL
 from clbench.strategy import Strategy
 from clbench.streams.toy import Toy
-from clbench.vision import torchvision
 
 LESSONS = [lesson(images([0, 1] * 12)), lesson(images([2, 3] * 12), 1)]
 
@@ -264,12 +261,8 @@ def test_other_gaussians(storage):
 
 def test_numbers_of_weights_at_full_size():
     """Those that the authors' log tells of, for ViT-B/16 with 200 classes."""
-    torchvision()
-    import timm
-
+    net = vit_b16(200)
     with torch.device("meta"):
-        body = timm.create_model("vit_base_patch16_224", num_classes=0)
-        net = nn.Sequential(OrderedDict(body=body, head=nn.Linear(768, 200)))
         names = bottleneck(net, MOS().rank)
     freeze(net, but=[*names, "head."])
     assert sum(net.get_parameter(name).numel() for name in names) == 304_320
