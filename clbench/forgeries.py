@@ -5,7 +5,7 @@ ask for no face: the region is a soft blob near the middle, where a face is in a
 
 | operator | does | stands for |
 | --- | --- | --- |
-| `self_blend` | a copy, recoloured, blurred or sharpened and moved a little, blended into the image | swap and re-enactment (a) |
+| `self_blend` | a copy, recoloured, blurred or sharpened, moved a little, blended into the image | both of these (a) |
 | `splice` | a region of another photograph, in the colours of this one, under a soft edge | swap |
 | `poisson_swap` | the gradients of another photograph in a region (b) | swap |
 | `mesh_warp` | a smooth displacement within a region | re-enactment |

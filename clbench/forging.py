@@ -43,10 +43,10 @@ class Camera(NamedTuple):
 
 
 CAMERAS = (
-    Camera("BICUBIC", 1.0, (80, 95)),
-    Camera("LANCZOS", 0.9, (75, 90)),
-    Camera("BILINEAR", 1.1, (85, 95)),
-    Camera("HAMMING", 0.95, (70, 85)),
+    Camera("BICUBIC", 1.0, (88, 95)),
+    Camera("LANCZOS", 0.9, (85, 95)),
+    Camera("BILINEAR", 1.1, (90, 95)),
+    Camera("HAMMING", 0.95, (82, 92)),
 )
 """in turn, where each increment has one of its own"""
 
@@ -114,7 +114,9 @@ class Forging:
     def _key(self) -> str:
         from PIL import __version__
 
-        digest = hashlib.sha256(repr([forgeries.VERSION, __version__, *map(repr, self._options().items())]).encode())
+        digest = hashlib.sha256(
+            repr([forgeries.VERSION, CAMERAS, __version__, *map(repr, self._options().items())]).encode()
+        )
         for photograph in self.photographs:
             digest.update(repr((photograph.name, photograph.group, photograph.pixels.shape)).encode())
             digest.update(np.ascontiguousarray(photograph.pixels))

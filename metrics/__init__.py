@@ -17,6 +17,7 @@ CATALOGUE: dict[str, object] = {
     "detection": "clbench.metrics.detection:Detection",
     "drift": "clbench.metrics.drift:Drift",
     "exams": "clbench.metrics.exams:Exams",
+    "localisation": "clbench.metrics.localisation:Localisation",
     "loss": "clbench.metrics.cost:Loss",
     "online": "clbench.metrics.online:Online",
     "plasticity": "clbench.metrics.plasticity:Plasticity",

@@ -8,7 +8,8 @@ What they leave open is as in the released code: samples of memory in a step, te
 weight. The distance to the old features is a mean over samples and not a sum, so that it does not hang on how many
 there are. The released code is rough (its heads are in no optimiser and no checkpoint, it picks the epoch on the test
 set); its other rule of selection is `select=released`, and its weights can be set (docs/strategies.md). All experiences
-share `memory_size`, where the paper keeps 500 samples of each. Any number of classes will do.
+share `memory_size`, where the paper keeps 500 samples of each. Any number of classes will do: a head learns and answers
+among the classes of its own experience.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class SURLID(Strategy):
     """isolate · SupCon over (experience, class), re-filled features of memory included, + keep · mean of
     ∥h(x') - h_old(x')∥² on memory + detect · CE of the head of each sample's own experience.
 
-    After each step every row of a head keeps its length and turns towards that of the head before it. The answer is
-    the mean of the heads' logits.
+    After each step every row of a head keeps its length and turns towards that of the head before it. The answer is, of
+    each class, the mean of the logits of the heads that learned it.
     """
 
     memory_size: Count = 500
@@ -61,7 +62,7 @@ class SURLID(Strategy):
     isolate_real: bool = True
     """false: class 0 is one island in all experiences, for streams that share their photographs"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "known length"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "known length", "shared classes"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         assert syllabus.lessons is not None
@@ -76,12 +77,14 @@ class SURLID(Strategy):
             torch.manual_seed(derive(learner.seed, "heads"))
             learner.model.head = nn.Linear(features, self.lessons * self.classes).to(learner.where).eval()  # type: ignore[arg-type]
         self.memory = Memory(self.memory_size)
+        self.members = torch.zeros(self.lessons, self.classes, dtype=torch.bool, device=learner.where)
         self.islands: list[tuple[int, int]] = []
         self.centres = torch.zeros(0, features, device=learner.where)  # type: ignore[arg-type]
         self.teacher = copy.deepcopy(learner.model).requires_grad_(False).eval()
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         self.taught = experience.index + 1
+        self.members[experience.index, sorted(experience.classes)] = True
         super().learn(learner, experience)
         self.teacher.load_state_dict(learner.model.state_dict())
         self.remember(learner, learner.near(experience.train), len(experience.classes))
@@ -115,7 +118,7 @@ class SURLID(Strategy):
         heads = learner.model.head(features).unflatten(1, (self.lessons, self.classes))  # type: ignore[operator]
         own = heads.gather(1, lesson[:, None, None].expand(-1, 1, self.classes))[:, 0]
         island = self.island(lesson, y)
-        loss = self.detect * learner.criterion(own, y)
+        loss = self.detect * learner.criterion(own.masked_fill(~self.members[lesson], -torch.inf), y)
         if batch.past:
             now = features[len(batch.x) :]
             loss = loss + self.keep * (now - past.kept["old"]).square().sum(1).mean()
@@ -177,7 +180,8 @@ class SURLID(Strategy):
         return torch.cat(plain), torch.cat(shuffled)
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
-        return learner(x).unflatten(1, (self.lessons, self.classes))[:, : max(self.taught, 1)].mean(1)
+        heads = learner(x).unflatten(1, (self.lessons, self.classes))
+        return (heads * self.members).sum(1) / self.members.sum(0).clamp_min(1)
 
 
 def quartered(x: Tensor, order: int) -> Tensor:

@@ -14,6 +14,7 @@ CATALOGUE: dict[str, object] = {
     "cifar100_20": "clbench.streams.standard:CIFAR100_20",
     "cir_cifar100": "clbench.streams.standard:CIR_CIFAR100",
     "cir_cifar100_slots": "clbench.streams.standard:CIR_CIFAR100_SLOTS",
+    "deepfakebench": "clbench.streams.deepfakebench:DeepfakeBench",
     "digits": "clbench.streams.standard:DIGITS",
     "domains": "clbench.streams.standard:DOMAINS",
     "fashion_mnist": "clbench.streams.standard:FASHION_MNIST",

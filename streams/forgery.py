@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ TEN = (
 class Forgery(Divided):
     """Photographs (label 0) and forgeries of them (label 1); each experience brings another way to forge."""
 
+    offers: ClassVar[frozenset[str]] = Divided.offers | {"shared classes"}
+
     data: str = "photographs"
     """`photographs`: those that come with installed packages, in windows; or a data set by name or path, each image a
     photograph (a tight crop of a face, say)"""
@@ -52,7 +54,7 @@ class Forgery(Divided):
     reals: Literal["apart", "shared"] = "apart"
     """apart: each increment has photographs of its own, by another camera; shared: all show the same"""
     per_photograph: Count = 256
-    """windows of a photograph, at the most"""
+    """windows of each of the `photographs`, at the most; of a data set each image is one"""
     held_out: Share = 0.35
     """share of the photographs of which exams are made"""
     draw: Natural = 4
@@ -79,14 +81,15 @@ class Forgery(Divided):
         for name in self.increments:
             if name not in known and name not in CATEGORIES:
                 raise unknown("way to forge", name, [*known, *CATEGORIES])
-        photographs = packaged() if self.data == "photographs" else of_data(self.data, tuple(self.take), self.apart)
+        ours = self.data == "photographs"
+        photographs = packaged() if ours else of_data(self.data, tuple(self.take), self.apart)
         return Forging(
             self.data,
             photographs,
             {name: CATEGORIES.get(name, (name,)) for name in self.increments},
             self.reals == "shared",
             self.resolution or 64,
-            self.per_photograph,
+            self.per_photograph if ours else 1,
             self.held_out,
             self.draw,
         )
@@ -113,18 +116,18 @@ class Forgery(Divided):
         }
 
 
-CATEGORIES_STREAM = Forgery(increments=list(CATEGORIES), reals="shared", per_photograph=96)
+CATEGORIES_STREAM = Forgery(increments=list(CATEGORIES), reals="shared", per_photograph=64)
 """photographs and forgeries by kind: hybrid, re-enactment, swap, synthesis; the photographs are the same throughout"""
-LONG = Forgery(increments=list(TEN), per_photograph=640)
+LONG = Forgery(increments=list(TEN), per_photograph=400)
 """photographs and forgeries, all ten operators one after another"""
 
 _HOUSE = {
     "model": "srm",
     "learner.threads": 1,
-    "learner.epochs": 5,
+    "learner.epochs": 6,
     "learner.batch": 32,
     "learner.optimizer": "adamw",
-    "learner.lr": 0.001,
+    "learner.lr": 0.003,
     "learner.schedule": "cosine",
     "probes": ["exams", "detection", "cost", "timing", "loss"],
 }
