@@ -131,16 +131,13 @@ class Forging:
         """The photographs of training and of test.
 
         Raises:
-            Mistake: one of them has fewer than two groups, so that there is no donor.
+            Mistake: they are all alike, so that there is nothing to divide.
         """
         groups = np.array([photograph.group for photograph in self.photographs])
         kinds = np.unique(groups)
+        if len(kinds) < 2:
+            raise Mistake(f"{self.name} has one photograph, or all are alike; training and exams need one each.")
         held = split_by(np.zeros(len(kinds)), self.held_out, self.draw)
-        if min(held.sum(), (~held).sum()) < 2:
-            raise Mistake(
-                f"{self.name} has {len(kinds)} photographs that differ; training and test need two of them each. "
-                "stream.held_out is the share for test."
-            )
         test = np.isin(groups, kinds[held])
         return {"train": np.flatnonzero(~test).tolist(), "test": np.flatnonzero(test).tolist()}
 
@@ -182,6 +179,7 @@ class Forging:
         mask = np.zeros(image.shape[:2])
         if shot.operator != REAL:
             others = [p for p in self.split[split] if self.photographs[p].group != photograph.group]
+            others = others or [shot.photograph]
             other = others[rng.integers(len(others))]
             window = int(rng.integers(len(self._windows[other])))
             forged = self._operators[shot.operator](image, self._seen(other, window, shot.camera), rng)

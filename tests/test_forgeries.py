@@ -131,9 +131,13 @@ def test_nothing_is_done_by_the_chain_of_nothing(forging):
 
 
 def test_too_few_photographs(forging):
-    few = Forging("few", forging.photographs[:4], {"noop": ("noop",)}, False, 16, 2, 0.4, 0)
-    with pytest.raises(Mistake, match=r"^few has 2 photographs that differ; training and test need two of them each"):
-        few.open()
+    one = Forging("one", forging.photographs[:2], {"noop": ("noop",)}, False, 16, 2, 0.4, 0)
+    with pytest.raises(Mistake, match=r"^one has one photograph, or all are alike; training and exams need one each"):
+        one.open()
+    two = Forging("two", forging.photographs[:4], {"splice": ("splice",)}, False, 16, 2, 0.4, 0)
+    for shot in two.shots("test"):
+        donor = two.sample("test", shot).parameters.get("donor", f"p{shot.photograph}/0")
+        assert donor.split("/")[0] in {f"p{n}" for n in two.split["test"]}
 
 
 @pytest.fixture
