@@ -189,7 +189,7 @@ def resample(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> 
 def inpaint(image: np.ndarray, donor: np.ndarray, rng: np.random.Generator) -> Forged:
     side = len(image)
     centres, radii = rng.uniform(0.2, 0.8, (3, 2)) * side, rng.uniform(0.06, 0.13, (3, 2)) * side
-    places = np.stack(np.mgrid[:side, :side], axis=-1)[:, :, None]
+    places = np.moveaxis(np.mgrid[:side, :side], 0, -1)[:, :, None]
     inside = _bordered(((((places - centres) / radii) ** 2).sum(-1) <= 1).any(-1).astype(float))
     return Forged(_poisson(image, inside > 0, np.zeros_like(image)), inside, {"share": inside.mean()})
 

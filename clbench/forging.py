@@ -119,7 +119,7 @@ class Forging:
         )
         for photograph in self.photographs:
             digest.update(repr((photograph.name, photograph.group, photograph.pixels.shape)).encode())
-            digest.update(np.ascontiguousarray(photograph.pixels))
+            digest.update(photograph.pixels.tobytes())
         return digest.hexdigest()[:16]
 
     def _options(self) -> dict[str, Any]:

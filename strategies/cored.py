@@ -72,8 +72,8 @@ class CoReD(Strategy):
         for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
             x = learner.encode(learner.gather(data, positions)[0])
             with learner.spending("teacher", x.shape):
-                features.append(self.teacher.body(x))
-                logits.append(self.teacher.head(features[-1]))
+                features.append(self.teacher.body(x))  # type: ignore[operator]
+                logits.append(self.teacher.head(features[-1]))  # type: ignore[operator]
         found = torch.cat(features)
         self.bins = ranges(torch.cat(logits), data.labels.to(found.device))
         self.means = means(found, self.bins, 5 * self.classes)[0]

@@ -81,8 +81,8 @@ class DFIL(Strategy):
         for batch in learner.batches(experience.train):
             if self.taught:
                 with torch.no_grad(), learner.spending("teacher", batch.x.shape):
-                    old = self.teacher.body(batch.x)
-                    batch.kept = {"features": old, "logits": self.teacher.head(old)}
+                    old = self.teacher.body(batch.x)  # type: ignore[operator]
+                    batch.kept = {"features": old, "logits": self.teacher.head(old)}  # type: ignore[operator]
             yield batch
 
     def loss(self, learner: Learner, batch: Batch) -> Tensor:

@@ -72,7 +72,7 @@ class SURLID(Strategy):
             raise Mistake("sur_lid measures how features stand a shuffle of the image; this stream has none.")
         if self.share < 2:
             raise Mistake(f"strategy.memory_size={self.memory_size} is less than 2 for each of {self.lessons} lessons.")
-        features = learner.model.head.in_features
+        features = learner.model.head.in_features  # type: ignore[union-attr]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(learner.seed, "heads"))
             learner.model.head = nn.Linear(features, self.lessons * self.classes).to(learner.where).eval()  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ class SURLID(Strategy):
         raw, y = self.memory.x[where], self.memory.y[where]
         x = learner.encode(raw, rng)
         with torch.no_grad(), learner.spending("teacher", x.shape):
-            old = self.teacher.body(x)
+            old = self.teacher.body(x)  # type: ignore[operator]
         weights = torch.from_numpy(rng.random((2, len(places), 1), np.float32)).to(learner.where)
         kept = {"lesson": self.memory.kept["lesson"][where], "old": old, "weights": weights}
         return Batch(x, y, raw, kept=kept)
