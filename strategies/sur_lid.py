@@ -3,13 +3,14 @@
 Cheng et al. 2025 ("Stacking Brick by Brick: Aligned Feature Isolation for Incremental Face Forgery Detection", CVPR;
 arXiv 2411.11396): sparse uniform replay (SUR), latent-space incremental detection (LID).
 
-What differs here, and why. The formulas are the paper's as a reader of it notes them; the paper itself was not at hand.
-What they leave open is as in the released code: samples of memory in a step, temperature, the range of the centre's
-weight. The distance to the old features is a mean over samples and not a sum, so that it does not hang on how many
-there are. The released code is rough (its heads are in no optimiser and no checkpoint, it picks the epoch on the test
-set); its other rule of selection is `select=released`, and its weights can be set (docs/strategies.md). All experiences
-share `memory_size`, where the paper keeps 500 samples of each. Any number of classes will do: a head learns and answers
-among the classes of its own experience.
+What differs here, and why. The formulas are the paper's as a reader of it notes them; the paper itself was not at
+hand. What they leave open is as in the released code: samples of memory in a step, temperature, the range of the
+centre's weight. The squared distance to the old features is a mean over samples and not a sum, in squared lengths of the
+old ones, so that its weight hangs neither on how many samples there are nor on the network's scale. The released code is
+rough (its heads are in no optimiser and no checkpoint, it picks the epoch on the test set); its other rule of selection
+is `select=released`, and its weights can be set (docs/strategies.md). All experiences share `memory_size`, where the
+paper keeps 500 samples of each. Any number of classes will do: a head learns and answers among the classes of its own
+experience.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from clbench.types import Count, Fraction, NonNegative, Positive
 @dataclass
 class SURLID(Strategy):
     """isolate · SupCon over (experience, class), re-filled features of memory included, + keep · mean of
-    ∥h(x') - h_old(x')∥² on memory + detect · CE of the head of each sample's own experience.
+    ∥h(x') - h_old(x')∥² by mean of ∥h_old(x')∥² on memory + detect · CE of the head of each sample's own experience.
 
     After each step every row of a head keeps its length and turns towards that of the head before it. The answer is, of
     each class, the mean of the logits of the heads that learned it.
@@ -120,8 +121,8 @@ class SURLID(Strategy):
         island = self.island(lesson, y)
         loss = self.detect * learner.criterion(own.masked_fill(~self.members[lesson], -torch.inf), y)
         if batch.past:
-            now = features[len(batch.x) :]
-            loss = loss + self.keep * (now - past.kept["old"]).square().sum(1).mean()
+            now, old = features[len(batch.x) :], past.kept["old"]
+            loss = loss + self.keep * (now - old).square().sum() / old.square().sum().clamp_min(1e-12)
             features = torch.cat([features, self.refilled(now, past.kept["weights"])])
             island = torch.cat([island, island[len(batch.x) :]])
         return loss + self.isolate * supcon(features, island, self.temperature)

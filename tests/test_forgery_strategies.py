@@ -183,6 +183,7 @@ def test_sur_lid_holds_the_old_features():
     past.kept["old"] = past.kept["old"] + 1.0
     batch.past = (past,)
     apart = (learner.features(past.x) - past.kept["old"]).square().sum(1).mean()
+    apart = apart / past.kept["old"].square().sum(1).mean()
     heads = learner(torch.cat([batch.x, past.x])).view(-1, 2, 2)
     which = torch.cat([torch.ones(4).long(), past.kept["lesson"]])
     ce = F.cross_entropy(heads[torch.arange(len(which)), which], torch.cat([batch.y, past.y]))
