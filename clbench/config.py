@@ -283,7 +283,7 @@ def to_text(value: Any) -> str:
             return "{" + ",".join(f"{to_text(k)}:{to_text(v)}" for k, v in value.items()) + "}"
     text = str(value)
     special = text.lower() in ("null", "true", "false", "nan", "inf")
-    if re.fullmatch(r"[A-Za-z_][\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
+    if re.fullmatch(r"([A-Za-z_]|\.{0,2}/)[\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
