@@ -24,7 +24,7 @@ from clbench.strategy import Strategy, needs
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
-from clbench.testing import check_metric, check_strategy, check_stream
+from clbench.testing import check_metric, check_resume, check_strategy, check_stream
 
 QUICK: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
@@ -417,13 +417,23 @@ def test_a_strategy_with_much_state_keeps_the_contract():
         (Shares, r"Shares gives other results in two runs taking turns"),
         (KeepsLocally, r"KeepsLocally ends otherwise when it is interrupted at every save: .* in a local variable"),
         (Unmade, r"Unmade can't go on after an interruption: LookupError: a checkpoint holds a module"),
-        (Wants, r"Wants needs text, which neither Toy nor _Perceptron offers"),
+        (Wants, r"Wants needs text, which neither Toy nor Perceptron offers"),
         (object, r"object is no clbench\.Strategy"),
     ],
 )
 def test_a_broken_strategy_is_caught(strategy, line):
     with pytest.raises(AssertionError, match=line):
         check_strategy(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [(KeepsLocally, "ends otherwise when it is interrupted"), (Unmade, "can't go on"), (Caches, "predict changes")],
+)
+def test_what_can_not_be_gone_on_with_is_caught_by_itself(strategy, line):
+    check_resume(Dark)
+    with pytest.raises(AssertionError, match=line):
+        check_resume(strategy)
 
 
 # Streams that break the contract.
