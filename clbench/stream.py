@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,6 +44,9 @@ class Exam:
     """experience that asks to forget it"""
     score: str = "accuracy"
     """how it is marked: a name in the metrics wing"""
+    about: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    """what is known of each sample beside its label, row by row, for probes that ask for it: `video`, the number of the
+    video that a frame is of (int64, N); `mask`, how far a pixel is forged (uint8, N x H x W)"""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 if __name__ != "clbench.metrics":
     raise ImportError("Import clbench.metrics, not metrics; install the project first: pip install -e .")
 
+from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE
 from clbench.metrics.summary import SUMMARIES
 
@@ -13,8 +14,10 @@ CATALOGUE: dict[str, object] = {
     "cka": "clbench.metrics.cka:CKA",
     "confusion": "clbench.metrics.calibration:Confusion",
     "cost": "clbench.metrics.cost:Cost",
+    "detection": "clbench.metrics.detection:Detection",
     "drift": "clbench.metrics.drift:Drift",
     "exams": "clbench.metrics.exams:Exams",
+    "localisation": "clbench.metrics.localisation:Localisation",
     "loss": "clbench.metrics.cost:Loss",
     "online": "clbench.metrics.online:Online",
     "plasticity": "clbench.metrics.plasticity:Plasticity",
@@ -23,5 +26,6 @@ CATALOGUE: dict[str, object] = {
     "retrieval": "clbench.metrics.retrieval:Retrieval",
     "timing": "clbench.metrics.cost:Timing",
     **SUMMARIES,
+    **DETECTED,
     **ELSEWHERE,
 }

@@ -41,7 +41,9 @@ def short(exam: Exam, samples: int) -> Exam:
     """At most so many samples of an exam, evenly spread over it."""
     size = len(exam.data)
     count = min(size, samples)
-    return replace(exam, data=exam.data.subset(torch.arange(count) * size // count))
+    some = torch.arange(count) * size // count
+    about = {what: known[some] for what, known in exam.about.items()}
+    return replace(exam, data=exam.data.subset(some), about=about)
 
 
 def labels_open(look: Look, exams: Sequence[Exam]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from clbench.accumulation import accumulation
 from clbench.catalogue import resolve
 from clbench.intransigence import intransigence
 from clbench.metric import Probe, Row, Summary
+from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE, LINES
 from clbench.metrics.requests import REQUESTS
 from clbench.metrics.summary import SUMMARIES
@@ -41,7 +42,7 @@ KNOWN = ((2, 0.20, 0.50), (4, 0.45, 0.60), (6, 0.60, 0.75), (8, 0.70, 0.80))
 """experiences learned, accuracy on all exams of a recurring stream, and of its reference"""
 PROBES = (
     "exams", "cost", "timing", "loss", "drift", "online", "anytime", "anytime100", "restoration", "cka", "calibration",
-    "confusion", "plasticity", "recovery", "retrieval",
+    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation",
 )  # fmt: skip
 WIDTH = 120
 
@@ -142,6 +143,13 @@ def requests() -> str:
     return "\n\n".join(["\n".join(lines), *(section(summary, [request_rows()], summary.id) for summary in REQUESTS)])
 
 
+def detection() -> str:
+    """A line for each measure of detection over a run."""
+    lines = ["| id | formula |", "| --- | --- |"]
+    lines += [f"| `{id}` | {summary.formula.partition('; a: ')[0]} |" for id, summary in DETECTED.items()]
+    return "\n".join(lines)
+
+
 def grid(name: str, matrix: Sequence[Sequence[float]]) -> Iterator[str]:
     """A matrix as a table."""
     size = len(matrix)
@@ -209,6 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "costs": costs,
     "against": against,
     "requests": requests,
+    "detection": detection,
     "elsewhere": elsewhere,
     "probes": probes,
 }

@@ -139,6 +139,8 @@ class ClassIncremental(Divided):
 class DomainIncremental(Divided):
     """Each experience brings the same classes from another domain: a further field of the data set."""
 
+    offers: ClassVar[frozenset[str]] = Divided.offers | {"shared classes"}
+
     domain: str = "domain"
     """the field that tells domains apart"""
     order: Literal["natural", "seed"] | Natural | list[str] = "natural"
@@ -188,6 +190,8 @@ class Permuted(Images):
     run's seed. For hundreds of tasks, as where plasticity is measured (Dohare et al. 2024), only some have exams, each
     sat for the first time right after its task.
     """
+
+    offers: ClassVar[frozenset[str]] = Images.offers | {"shared classes"}
 
     tasks: Count = 20
     """how many experiences"""

@@ -19,6 +19,7 @@ from clbench.models import ViT
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Stream, Syllabus
 from clbench.streams.forgetting import Forgetting
+from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
 from clbench.transform import ImageTransform, Transform
 from clbench.vision import torchvision
@@ -84,6 +85,16 @@ class Requests(Forgetting):
 
     def _open_dataset(self) -> Dataset:
         return Toy()._open_dataset()
+
+
+@dataclass
+class Reordered(Permuted):
+    """Three of the toy stream's patterns, under two orders of their pixels: experiences share their classes."""
+
+    tasks: int = 2
+
+    def _open_dataset(self) -> Dataset:
+        return Toy(classes=3, samples=20)._open_dataset()
 
 
 def vit_b16(classes: int = 100) -> nn.Module:
