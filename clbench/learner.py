@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,14 @@ class Model(Protocol):
     """An entry of the models' catalogue."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
+
+
+@runtime_checkable
+class Reader(Model, Protocol):
+    """A model that reads: its answers are by the names of the labels, and it may learn them from a pool of samples."""
+
+    def read(self, net: nn.Module, syllabus: Syllabus, pool: Data | None, transform: Transform, loss: Callable) -> None:
+        """Tell the network that `build` made what the labels are called, and teach it the stream's pool, if any."""
 
 
 class Diverged(Exception):
@@ -114,8 +122,19 @@ class Learner:
     device: str = "auto"
     """auto: a GPU where there is one, else the CPU"""
 
-    def open(self, model: Model, syllabus: Syllabus, transform: Transform, criterion: Callable, seed: int) -> None:
+    def open(
+        self,
+        model: Model,
+        syllabus: Syllabus,
+        transform: Transform,
+        criterion: Callable,
+        seed: int,
+        pool: Data | None = None,
+    ) -> None:
         """Make the model. Once, before anything below.
+
+        Args:
+            pool: what models that read may be pretrained on
 
         Raises:
             Mistake: the device is not there.
@@ -130,6 +149,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "init"))
             self.model = model.build(syllabus.shape, syllabus.classes)
+            if isinstance(model, Reader):
+                model.read(self.model, syllabus, pool, transform, criterion)
         self._shape = syllabus.shape
         self.model.to(self.where).eval()
         self.optim: Optimizer | None = None
@@ -198,9 +219,8 @@ class Learner:
         The last batch may be smaller.
         """
         data = self.near(data)
-        order = torch.from_numpy(self.rng("order").permutation(len(data))).to(data.index.device)
         augmentation = self.rng("augmentation")
-        for index in order.split(size or self.batch):
+        for index in data.batches(self.rng("order"), size or self.batch):
             raw, y = self.gather(data, index)
             yield Batch(self._transform(raw, augmentation), y, raw, index)
 
