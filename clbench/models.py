@@ -23,6 +23,7 @@ CATALOGUE: dict[str, object] = {
     "convbn": "clbench.models:ConvBN",
     "resnet18": "clbench.models:ResNet18",
     "resnet20": "clbench.models:ResNet20",
+    "dual": "clbench.dual:Dual",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
     "lite0": "clbench.pretrained:Lite0",

@@ -20,6 +20,8 @@ CATALOGUE: dict[str, object] = {
     "fewshot_cifar100": "clbench.streams.standard:FEWSHOT_CIFAR100",
     "fewtune_cifar100": "clbench.streams.standard:FEWTUNE_CIFAR100",
     "folder": "clbench.streams.standard:FOLDER",
+    "fomo": "clbench.streams.standard:FOMO",
+    "fomo_images": "clbench.streams.standard:FOMO_IMAGES",
     "forget_cifar100": "clbench.streams.standard:FORGET_CIFAR100",
     "forget_digits": "clbench.streams.standard:FORGET_DIGITS",
     "forget_orl": "clbench.streams.standard:FORGET_ORL",
