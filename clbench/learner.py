@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -159,6 +160,7 @@ class Learner:
         self._stack: list[Around] = []
         self._still: list[nn.Module] = []
         self._unchecked: list[tuple[int, Tensor]] = []
+        self._lasts: int | None = None
         self._calls = 0
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
@@ -260,7 +262,9 @@ class Learner:
         return self._transform(raw, rng)
 
     def steps(self, samples: int, epochs: int | None = None) -> int:
-        """Optimiser steps that so many samples take in so many epochs (null: `epochs`)."""
+        """Optimiser steps that so many samples take in so many epochs (null: `epochs`, or what `lasting` says)."""
+        if epochs is None and self._lasts is not None:
+            return self._lasts
         return -(-samples // self.batch) * (self.epochs if epochs is None else epochs)
 
     def new_optimizer(
@@ -326,11 +330,31 @@ class Learner:
                 return
             restore()
             self._saved, first = None, saved_epoch + 1
-        for epoch in range(first, self.epochs if epochs is None else epochs):
+        for epoch in self._epochs(first, epochs):
             self.seed_globals("pass")
             yield epoch
             self.after_epoch(call, epoch)
         self.seed_globals("pass")
+
+    def _epochs(self, first: int, epochs: int | None) -> Iterator[int]:
+        if epochs is None and self._lasts is not None:
+            return takewhile(lambda epoch: self.step < self.until, count(first))
+        return iter(range(first, self.epochs if epochs is None else epochs))
+
+    @contextmanager
+    def lasting(self, steps: int) -> Iterator[None]:
+        """In here an experience takes so many steps, in as many passes as they take, whatever `epochs` says. `until` is
+        the step count at its end; who limits an experience ends its batches there.
+        """
+        self._lasts, self.until = steps, self.step + steps
+        if not self.keep_optimizer:
+            self.optim = self.new_optimizer(steps)
+        assert self.optim is not None
+        self.optim.begin(steps)
+        try:
+            yield
+        finally:
+            self._lasts = None
 
     def fit(
         self,

@@ -80,8 +80,8 @@ RETENTION = tuple(
             lambda place: place.accumulated,
             "mean over the exams j that are taught at some time of a(T, j), untaught ones included; a: accuracy among "
             "the exam's own labels",
-            "Knowledge accumulation: 41 data sets in that paper, one of them of retrieval, which counts as much as each "
-            "other. It is defined from T = 0 on, the zero-shot point.",
+            "Knowledge accumulation: 41 data sets in that paper, one of them of retrieval, which counts as much as "
+            "each other. It is defined from T = 0 on, the zero-shot point.",
         ),
         (
             "a_zs",

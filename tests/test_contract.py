@@ -29,6 +29,7 @@ from clbench.testing import check_metric, check_strategy, check_stream
 QUICK: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
     "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
+    "ema_online": {"decay": 0.8},
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
