@@ -56,10 +56,10 @@ class Schedule:
     def peak(self, steps: int, task: int) -> float:
         """The share that a task's warm-up leads to."""
         warm, cool = self.spans(steps)
-        if self.meta == "none" or task == 0:
+        if self.meta == "none" or task == 0 or steps == warm:
             return 1.0
         if self.form == "cosine":
-            span = max(steps - warm, 1)
+            span = steps - warm
             share = _half((task * span + 1) / ((task + 1) * span))
         elif self.meta == "autoregressive":
             share = math.sqrt((task + 1) * warm / (task * steps + warm))

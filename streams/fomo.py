@@ -16,7 +16,7 @@ asked for too, by its test samples: it is what the model knew at first.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,14 +95,14 @@ class Fomo(Stream):
                 self._concepts += [
                     Concept(concepts.title, name, label, concepts.year) for label, name in enumerate(names, first)
                 ]
-            for split, (x, y) in found.items():
+            for split, (x, y) in found.items() if concepts.role != "eval" else [("test", found["test"])]:
                 images[split].append(x)
                 labels[split].append(y + first)
-        shapes = {x.shape[1:3] for x in images["train"]}
+        shapes = {x.shape[1:3] for x in images["test"]}
         if len(shapes) > 1:
             sizes = ", ".join(f"{height} x {width}" for height, width in sorted(shapes))
             raise Mistake(f"The data sets have images of {sizes} pixels: bring them to one size by stream.resolution.")
-        channels = max(x.shape[3] for x in images["train"])
+        channels = max(x.shape[3] for x in images["test"])
         self._sources = {
             split: Source(
                 torch.from_numpy(np.concatenate([np.broadcast_to(x, (*x.shape[:3], channels)) for x in images[split]])),
@@ -168,6 +168,14 @@ class Fomo(Stream):
     def pool(self) -> Data | None:
         rows = self._pool_rows()
         return Data(self._sources["train"], torch.from_numpy(rows)) if len(rows) else None
+
+    def concepts(self) -> Iterator[tuple[Concept, Data, range]]:
+        """Each concept that can be adapted to, its training samples, and the labels of its data set."""
+        source = self._sources["train"]
+        y = source.y.numpy()
+        for concept in self._concepts:
+            rows = torch.from_numpy(np.flatnonzero(y == concept.label))
+            yield concept, Data(source, rows), self._labels[concept.dataset]
 
     def __len__(self) -> int:
         return len(self._tasks)

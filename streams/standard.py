@@ -97,7 +97,7 @@ FOMO_IMAGES = Fomo(
     ],
     resolution=32,
     per_class=150,
-    exam_samples=200,
+    exam_samples=150,
     crop=4,
 )
 """FoMo-in-Flux at a size for two cores: 61 concepts of CIFAR-100, PACS, Fashion-MNIST and MNIST to adapt to"""
@@ -318,7 +318,7 @@ RECIPES = {
                 "model.text": "minilm",
                 "model.pretraining_epochs": 4,
                 "model.pretraining_rate": 3e-4,
-                "learner.epochs": 3,
+                "learner.epochs": 2,
                 "learner.batch": 48,
                 **_ADAMW,
                 "learner.lr": 1e-4,

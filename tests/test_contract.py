@@ -33,11 +33,12 @@ QUICK: dict[str, dict[str, Any]] = {
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
+    "offline_merge": {"over_time": "tenth"},
     "ranpac": {"projection": 50},
 }
 """options by which a strategy learns the toy stream in less time, or fits the small transformer"""
-FASTER = {"coda_prompt", "l2p"}
-"""strategies that learn too little at the usual rate, where the network stands still and is a random one"""
+FASTER = {"coda_prompt", "l2p", "meta_schedule"}
+"""strategies that learn too little at the usual rate, which falls, or where the network is random and stands still"""
 SHORT = {
     "cir_cifar100": {"experiences": 12},
     "cir_cifar100_slots": {"experiences": 10},
