@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,14 +81,11 @@ class Dual(Pretrained):
         Raises:
             Mistake: the tower does not take them.
         """
-        from torch import nn
-
         from clbench.captions import LENGTHS
-        from clbench.towers import Matched
+        from clbench.towers import Matched, paired
 
         body, features = self._tower(shape)
-        head = Matched(features, LENGTHS[self.text], self.width, self.temperature)
-        return nn.Sequential(OrderedDict(body=body, head=head))
+        return paired(body, Matched(features, LENGTHS[self.text], self.width, self.temperature))
 
     def _tower(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         if self.tower != "vit_t6":

@@ -27,6 +27,7 @@ CATALOGUE: dict[str, object] = {
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
     "lite0": "clbench.pretrained:Lite0",
+    "open_clip": "clbench.clip:OpenClip",
     "timm": "clbench.pretrained:Timm",
 }
 

@@ -71,15 +71,17 @@ RETENTION = tuple(
         citation=ROTH,
         unit="%",
         title=title,
+        example=example,
         remark=remark,
     )
-    for name, title, measure, formula, remark in (
+    for name, title, measure, formula, example, remark in (
         (
             "a_ka",
             "A_KA",
             lambda place: place.accumulated,
             "mean over the exams j that are taught at some time of a(T, j), untaught ones included; a: accuracy among "
             "the exam's own labels",
+            "(.40 + .90) / 2",
             "Knowledge accumulation: 41 data sets in that paper, one of them of retrieval, which counts as much as "
             "each other. It is defined from T = 0 on, the zero-shot point.",
         ),
@@ -88,6 +90,7 @@ RETENTION = tuple(
             "A_ZS",
             lambda place: place.retained,
             "mean over the exams j that are never taught of a(T, j); a: accuracy among the exam's own labels",
+            "(.60 + .40) / 2",
             "Zero-shot retention: 22 data sets in that paper, two of them of retrieval. Undefined on a stream that "
             "teaches all that it asks for.",
         ),
@@ -96,6 +99,7 @@ RETENTION = tuple(
             "GM",
             lambda place: place.mean,
             "the geometric mean of A_KA and A_ZS",
+            "√(.65 * .50)",
             "One number for both.",
         ),
     )
