@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,6 +112,10 @@ class Data:
             return flat.gather(1, places.expand_as(flat)).view_as(x)
         moved = flat.gather(1, places.clamp_min(0).expand_as(flat))
         return (moved * (places >= 0)).view_as(x)
+
+    def batches(self, rng: np.random.Generator, size: int) -> Iterator[Tensor]:
+        """The positions of each batch of one pass: all samples, in a fresh random order; the last may be fewer."""
+        yield from torch.from_numpy(rng.permutation(len(self))).to(self.index.device).split(size)
 
     def subset(self, positions: Tensor) -> Data:
         """The samples at `positions` alone."""

@@ -23,10 +23,12 @@ CATALOGUE: dict[str, object] = {
     "convbn": "clbench.models:ConvBN",
     "resnet18": "clbench.models:ResNet18",
     "resnet20": "clbench.models:ResNet20",
+    "dual": "clbench.dual:Dual",
     "srm": "clbench.srm:SRM",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
     "lite0": "clbench.pretrained:Lite0",
+    "open_clip": "clbench.clip:OpenClip",
     "timm": "clbench.pretrained:Timm",
 }
 

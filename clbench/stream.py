@@ -65,6 +65,8 @@ class Syllabus:
     """whether experiences share classes, as domain-incremental ones do"""
     answers: Literal["taught", "all"] = "taught"
     """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
+    names: tuple[str, ...] = ()
+    """what each label is called, for models that read; empty: the stream does not say"""
 
 
 @dataclass
@@ -102,6 +104,10 @@ class Stream:
 
     def syllabus(self) -> Syllabus:
         raise NotImplementedError
+
+    def pool(self) -> Data | None:
+        """What a model may have been pretrained on before the stream begins, and nobody is asked for; None: nothing."""
+        return None
 
     def looks(self, step: int) -> bool:
         """Whether the run is looked at after so many experiences. It is before the first and after the last in any

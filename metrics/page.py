@@ -22,6 +22,7 @@ from clbench.metric import Probe, Row, Summary
 from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE, LINES
 from clbench.metrics.requests import REQUESTS
+from clbench.metrics.retention import RETENTION
 from clbench.metrics.summary import SUMMARIES
 
 R = ((0.90,), (0.60, 0.88), (0.70, 0.40, 0.92), (0.62, 0.55, 0.70, 0.90))
@@ -150,6 +151,18 @@ def detection() -> str:
     return "\n".join(lines)
 
 
+def retention_rows() -> list[Row]:
+    """Two exams that are taught and two that never are, at the end."""
+    exams = {"birds": (0, 0.40), "signs": (1, 0.90), "photos": (None, 0.60), "sketches": (None, 0.40)}
+    rows = [Row(0, 0, "exam/since", exam, since, 100) for exam, (since, _) in exams.items()]
+    return rows + [Row(2, 2, "task/accuracy", exam, value, 100) for exam, (_, value) in exams.items()]
+
+
+def retention() -> str:
+    """A section for each measure of accumulation and retention."""
+    return "\n\n".join(section(summary, [retention_rows()], summary.id) for summary in RETENTION)
+
+
 def grid(name: str, matrix: Sequence[Sequence[float]]) -> Iterator[str]:
     """A matrix as a table."""
     size = len(matrix)
@@ -218,6 +231,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "against": against,
     "requests": requests,
     "detection": detection,
+    "retention": retention,
     "elsewhere": elsewhere,
     "probes": probes,
 }

@@ -21,6 +21,8 @@ CATALOGUE: dict[str, object] = {
     "fewshot_cifar100": "clbench.streams.standard:FEWSHOT_CIFAR100",
     "fewtune_cifar100": "clbench.streams.standard:FEWTUNE_CIFAR100",
     "folder": "clbench.streams.standard:FOLDER",
+    "fomo": "clbench.streams.standard:FOMO",
+    "fomo_images": "clbench.streams.standard:FOMO_IMAGES",
     "forgery": "clbench.streams.forgery:Forgery",
     "forgery_categories": "clbench.streams.forgery:CATEGORIES_STREAM",
     "forgery_long": "clbench.streams.forgery:LONG",

@@ -29,15 +29,17 @@ from clbench.testing import check_metric, check_resume, check_strategy, check_st
 QUICK: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
     "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
+    "ema_online": {"decay": 0.8},
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
+    "offline_merge": {"over_time": "tenth"},
     "ranpac": {"projection": 50},
 }
 """options by which a strategy learns the toy stream in less time, or fits the small transformer"""
-FASTER = {"coda_prompt", "l2p", "sur_lid"}
-"""strategies that learn too little at the usual rate: the network stands still and is a random one, or the classes'
-part of the loss has a small weight"""
+FASTER = {"coda_prompt", "l2p", "meta_schedule", "sur_lid"}
+"""strategies that learn too little at the usual rate: it falls, the network stands still and is a random one, or the
+classes' part of the loss has a small weight"""
 FITTING: dict[str, type[Stream]] = {"requests": Requests, "shared classes": Reordered}
 """small streams that offer what the toy stream does not"""
 SHORT = {
