@@ -44,6 +44,9 @@ class Exam:
     """experience that asks to forget it"""
     score: str = "accuracy"
     """how it is marked: a name in the metrics wing"""
+    coverage: float | None = None
+    """of what was to be asked, the share that the labels taught by `since` can answer, which is all that `data` holds;
+    None: all of it"""
 
 
 @dataclass(frozen=True)

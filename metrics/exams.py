@@ -111,6 +111,8 @@ class Exams(Probe):
         for exam in look.exams:
             for name, when in (("since", exam.since), ("until", exam.until)):
                 yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")
+            if exam.coverage is not None:
+                yield Row(0, look.at, "exam/coverage", exam.name, exam.coverage, len(exam.data))
 
     def _occurrences(self, look: Look) -> Iterator[Row]:
         """How many experiences taught the class of each exam that has but one, where classes come again."""
