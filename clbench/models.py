@@ -25,6 +25,7 @@ CATALOGUE: dict[str, object] = {
     "resnet20": "clbench.models:ResNet20",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
+    "hashed_context": "clbench.code_models:HashedContext",
     "lite0": "clbench.pretrained:Lite0",
     "timm": "clbench.pretrained:Timm",
 }

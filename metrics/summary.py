@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from clbench.metric import Row, Summary, Value, undefined
+from clbench.metrics.calls import CALLS
 from clbench.metrics.matrix import Matrix, latest, measure
 from clbench.metrics.requests import REQUESTS
 from clbench.metrics.trace import Trace, anytime, follow, minimum, worst_case
@@ -295,6 +296,7 @@ SUMMARIES: dict[str, Summary] = {
             "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
         ),
         *REQUESTS,
+        *CALLS,
         _last(
             "calibration/ece",
             "expected calibration error",
