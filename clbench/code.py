@@ -37,8 +37,19 @@ INSTALLED = (
     "hydra-core", "pydantic", "rich", "safetensors", "pillow", "tabulate", "jinja2",
 )  # fmt: skip
 """the standard library, and what clbench depends on"""
-PINNED = Path(__file__).with_name("wheels.txt")
-"""wheels by name, version and hash, which are the same code on every machine"""
+PINS = Path(__file__).with_name("pins")
+SETS = {
+    "installed": INSTALLED,
+    "pinned": (str(PINS / "domains.txt"),),
+    "releases": (str(PINS / "releases.txt"),),
+}
+"""packages by one word: those of this installation; wheels by their hashes, the same code on every machine; several
+releases of some libraries, likewise"""
+PLATFORM = (
+    "--platform", "manylinux2014_x86_64", "--platform", "manylinux1_x86_64", "--python-version", "3.11",
+    "--implementation", "cp", "--only-binary", ":all:",
+)  # fmt: skip
+"""for which compiled packages are fetched"""
 SKIPPED = {
     "__pycache__", "_vendor", "extern", "idlelib", "lib2to3", "node_modules", "site-packages", "test", "tests",
     "third_party", "vendor", "vendored",
@@ -115,17 +126,17 @@ class Code:
         return np.array([api.rpartition(".")[2] for api in self.apis])
 
 
-def read(packages: Sequence[str], share: float = 0.1) -> Code:
+def read(packages: str | Sequence[str], share: float = 0.1) -> Code:
     """The code of packages, from the cache where they were read before.
 
     Args:
-        packages: `stdlib`, names of installed distributions, folders, wheels, or a list of pinned wheels (`.txt`)
+        packages: one of SETS; or `stdlib`, names of installed distributions, folders, wheels, lists of wheels (`.txt`)
         share: of the files that are for tests, by their paths alone
 
     Raises:
         Mistake: one is not there.
     """
-    return _read(tuple(packages), share)
+    return _read(SETS[packages] if isinstance(packages, str) else tuple(packages), share)
 
 
 @cache
@@ -238,9 +249,8 @@ def _downloaded(pins: Path) -> list[Path]:
         if not (wheel := next(place.glob("*.whl"), None)) or sha256(wheel) != digest:
             one = home / f"{digest}.txt"
             one.write_text(f"{line}\n", "utf-8")
-            where = "--platform manylinux2014_x86_64 --python-version 3.11 --implementation cp --only-binary :all:"
-            command = f"pip download -q --no-deps --require-hashes {where} -r {one} -d {place}"
-            done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True)
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", *PLATFORM]
+            done = subprocess.run([*command, "-r", str(one), "-d", str(place)], capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip() or "pip says nothing").splitlines()[-1]
                 raise Mistake(f"{pin} could not be downloaded ({reason}).")

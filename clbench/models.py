@@ -25,7 +25,9 @@ CATALOGUE: dict[str, object] = {
     "resnet20": "clbench.models:ResNet20",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
+    "gpt": "clbench.code_models:GPT",
     "hashed_context": "clbench.code_models:HashedContext",
+    "huggingface": "clbench.code_models:HuggingFace",
     "lite0": "clbench.pretrained:Lite0",
     "timm": "clbench.pretrained:Timm",
 }

@@ -63,6 +63,8 @@ class Syllabus:
     """training samples of each experience"""
     shared: bool
     """whether experiences share classes, as domain-incremental ones do"""
+    places: tuple[int, ...] = ()
+    """shape of one sample's label; (): one label; (T,): one at each of T places, as a language model predicts tokens"""
     answers: Literal["taught", "all"] = "taught"
     """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
 

@@ -352,7 +352,7 @@ def _teaches_what_it_says(name: str, stream: Stream, lessons: Sequence[Experienc
         here(lesson.index == number, f"says that its index is {lesson.index}.")
         here(data.lesson == number, f"gives Data(lesson={data.lesson}), by which no checkpoint finds it again.")
         here(len(data) == size > 0, f"has {len(data)} samples; the syllabus says {size}.")
-        labels = frozenset(data.labels.tolist())
+        labels = data.classes
         here(labels == lesson.classes, f"has labels {sorted(labels)}, but says {sorted(lesson.classes)}.")
         beyond = sorted((labels | lesson.forget) - frozenset(range(syllabus.classes)))
         here(not beyond, f"has labels {beyond}; those of the syllabus are 0 to {syllabus.classes - 1}.")
@@ -361,7 +361,8 @@ def _teaches_what_it_says(name: str, stream: Stream, lessons: Sequence[Experienc
     shared = sum(map(len, taught)) > len(frozenset().union(*taught))
     hold(shared == syllabus.shared, f"says shared={syllabus.shared}; its lessons say otherwise.")
     y = lessons[0].train.labels[:4]
-    loss = stream.criterion(torch.linspace(-1, 1, len(y) * syllabus.classes).view(len(y), -1), y)
+    logits = torch.linspace(-1, 1, y.numel() * syllabus.classes).view(len(y), syllabus.classes, *syllabus.places)
+    loss = stream.criterion(logits, y)
     hold(loss.numel() == 1 and bool(loss.isfinite()), f"has a criterion that gives {loss}, not one finite number.")
 
 
@@ -381,7 +382,7 @@ def _sets_proper_exams(name: str, exams: Sequence[Exam], lessons: Sequence[Exper
     proper = len(set(called)) == len(called) and all(re.fullmatch(r"\S(.*\S)?", one) for one in called)
     hold(proper, f"sets exams {called}; each needs a name of its own, on one line, without space around it.")
     for exam in exams:
-        here, labels = _holder(f"Exam {exam.name} of {name}"), frozenset(exam.data.labels.tolist())
+        here, labels = _holder(f"Exam {exam.name} of {name}"), exam.data.classes
         here(len(exam.data) > 0, "has no sample.")
         here(labels <= exam.classes, f"asks for labels {sorted(labels)} and leaves {sorted(exam.classes)} open.")
         here(max(exam.classes) < syllabus.classes, f"leaves {sorted(exam.classes)} open, of {syllabus.classes}.")
@@ -860,7 +861,7 @@ class _Watch(Probe):
                 return torch.cat([look.strategy.predict(learner, batch) for batch in batches])
 
         before, chance = _bits(learner, look.strategy), _chance()
-        whole, shape = answered([x]), (len(x), look.syllabus.classes)
+        whole, shape = answered([x]), (len(x), look.syllabus.classes, *look.syllabus.places)
         hold(whole.shape == shape, f"gives {tuple(whole.shape)}; logits are samples x classes, {shape}.")
         found = _some(_differing(before, _bits(learner, look.strategy)))
         hold(not found, f"changes {found}; it may change nothing, a cache on `self` included.")
