@@ -152,7 +152,7 @@ class Learner:
             self.model = model.build(syllabus.shape, syllabus.classes)
             if isinstance(model, Reader):
                 model.read(self.model, syllabus, pool, transform, criterion)
-        self._shape = syllabus.shape
+        self._shape, self._places = syllabus.shape, syllabus.places
         self.model.to(self.where).eval()
         self.optim: Optimizer | None = None
         self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
@@ -200,7 +200,14 @@ class Learner:
             return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
-        """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
+        """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open; of
+        sequences, B x classes x T and B x T.
+
+        Raises:
+            Mistake: there is a mask, and labels are sequences.
+        """
+        if self.loss_mask != "all" and y.ndim > 1:
+            raise Mistake(f"learner.loss_mask={self.loss_mask} is for one label a sample; sequences take `all`.")
         match self.loss_mask:
             case "seen":
                 output = output.masked_fill(~self._seen, -torch.inf)
@@ -256,6 +263,10 @@ class Learner:
         """What the model's head is given for network input `x`: B x features, float32."""
         with torch.autocast(self.where.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
             return self.model.body(x).float()  # type: ignore[operator]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens in words, where the stream is of text."""
+        return self._transform.text(tokens)
 
     def encode(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Network input for samples as they are stored; with `rng`, augmented as in training."""
@@ -546,7 +557,7 @@ class Learner:
     def blank(self, size: int) -> Batch:
         """A batch of zeros, to ask for the price of."""
         x = torch.zeros(size, *self._shape, device=self.where)
-        return Batch(x, torch.zeros(size, dtype=torch.int64, device=self.where), x)
+        return Batch(x, torch.zeros(size, *self._places, dtype=torch.int64, device=self.where), x)
 
     # Looks within an experience.
 

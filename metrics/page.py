@@ -43,7 +43,7 @@ KNOWN = ((2, 0.20, 0.50), (4, 0.45, 0.60), (6, 0.60, 0.75), (8, 0.70, 0.80))
 """experiences learned, accuracy on all exams of a recurring stream, and of its reference"""
 PROBES = (
     "exams", "cost", "timing", "loss", "drift", "online", "anytime", "anytime100", "restoration", "cka", "calibration",
-    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation",
+    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation", "ranks",
 )  # fmt: skip
 WIDTH = 120
 
@@ -124,6 +124,14 @@ def costs() -> str:
     for id, summary in SUMMARIES.items():
         if id.startswith("cost/"):
             lines.append(f"| `{id}` | {summary.unit} | {summary.formula.partition(': ')[2]} |".replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
+def calls() -> str:
+    lines = ["| id | unit | what it is |", "| --- | --- | --- |"]
+    for id, summary in SUMMARIES.items():
+        if id.partition("/")[0] in ("exam", "rank", "usage"):
+            lines.append(f"| `{id}` | {summary.unit} | {summary.formula} |")
     return "\n".join(lines)
 
 
@@ -227,6 +235,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "Rup": lambda: "\n".join(grid("Rup", RUP)),
     "P": trace,
     "metrics": metrics,
+    "calls": calls,
     "costs": costs,
     "against": against,
     "requests": requests,

@@ -4,6 +4,8 @@ if __name__ != "clbench.streams":
     raise ImportError("Import clbench.streams, not streams; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "api_evolution": "clbench.streams.api_evolution:DOMAIN_STREAM",
+    "api_releases": "clbench.streams.api_releases:RELEASE_STREAM",
     "avalanche": "clbench.avalanche:Classic",
     "blurry_cifar10": "clbench.streams.standard:BLURRY_CIFAR10",
     "blurry_cifar100": "clbench.streams.standard:BLURRY_CIFAR100",

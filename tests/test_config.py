@@ -416,7 +416,7 @@ def listed(*names):
 
 
 PROBES = (
-    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, recovery, "
+    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, ranks, recovery, "
     "restoration, retrieval, timing"
 )
 SETTINGS = (

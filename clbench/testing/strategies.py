@@ -377,7 +377,7 @@ class _Watch(Probe):
                 return torch.cat([look.strategy.predict(learner, batch) for batch in batches])
 
         before, chance = bits(learner, look.strategy), generators()
-        whole, shape = answered([x]), (len(x), look.syllabus.classes)
+        whole, shape = answered([x]), (len(x), look.syllabus.classes, *look.syllabus.places)
         hold(whole.shape == shape, f"gives {tuple(whole.shape)}; logits are samples x classes, {shape}.")
         found = briefly(differing(before, bits(learner, look.strategy)))
         hold(not found, f"changes {found}; it may change nothing, a cache on `self` included.")

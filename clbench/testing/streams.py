@@ -91,7 +91,7 @@ def _teaches_what_it_says(name: str, stream: Stream, lessons: Sequence[Experienc
         here(lesson.index == number, f"says that its index is {lesson.index}.")
         here(data.lesson == number, f"gives Data(lesson={data.lesson}), by which no checkpoint finds it again.")
         here(len(data) == size > 0, f"has {len(data)} samples; the syllabus says {size}.")
-        labels = frozenset(data.labels.tolist())
+        labels = data.classes
         here(labels == lesson.classes, f"has labels {sorted(labels)}, but says {sorted(lesson.classes)}.")
         beyond = sorted((labels | lesson.forget) - frozenset(range(syllabus.classes)))
         here(not beyond, f"has labels {beyond}; those of the syllabus are 0 to {syllabus.classes - 1}.")
@@ -100,7 +100,8 @@ def _teaches_what_it_says(name: str, stream: Stream, lessons: Sequence[Experienc
     shared = sum(map(len, taught)) > len(frozenset().union(*taught))
     hold(shared == syllabus.shared, f"says shared={syllabus.shared}; its lessons say otherwise.")
     y = lessons[0].train.labels[:4]
-    loss = stream.criterion(torch.linspace(-1, 1, len(y) * syllabus.classes).view(len(y), -1), y)
+    logits = torch.linspace(-1, 1, y.numel() * syllabus.classes).view(len(y), syllabus.classes, *syllabus.places)
+    loss = stream.criterion(logits, y)
     hold(loss.numel() == 1 and bool(loss.isfinite()), f"has a criterion that gives {loss}, not one finite number.")
 
 
@@ -120,7 +121,7 @@ def _sets_proper_exams(name: str, exams: Sequence[Exam], lessons: Sequence[Exper
     proper = len(set(called)) == len(called) and all(re.fullmatch(r"\S(.*\S)?", one) for one in called)
     hold(proper, f"sets exams {called}; each needs a name of its own, on one line, without space around it.")
     for exam in exams:
-        here, labels = holder(f"Exam {exam.name} of {name}"), frozenset(exam.data.labels.tolist())
+        here, labels = holder(f"Exam {exam.name} of {name}"), exam.data.classes
         here(len(exam.data) > 0, "has no sample.")
         here(labels <= exam.classes, f"asks for labels {sorted(labels)} and leaves {sorted(exam.classes)} open.")
         here(max(exam.classes) < syllabus.classes, f"leaves {sorted(exam.classes)} open, of {syllabus.classes}.")
