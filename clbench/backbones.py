@@ -47,6 +47,16 @@ def vit(side: int, patch: int, width: int, depth: int, heads: int) -> nn.Module:
     return VisionTransformer(side, patch, num_classes=0, embed_dim=width, depth=depth, num_heads=heads)
 
 
+def resampled(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings of a class token and a square of patches (1 x N x width) for `side` patches a side."""
+    from clbench.vision import torchvision
+
+    torchvision()
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(positions, [side, side], num_prefix_tokens=1)
+
+
 def tensors(file: Path, digest: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file by name: of a .safetensors, or of a .pth or .pt that holds tensors alone.
 

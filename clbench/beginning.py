@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.transform import Transform
@@ -40,6 +41,9 @@ class Beginning(Stream):
     def syllabus(self) -> Syllabus:
         whole = self.whole.syllabus()
         return replace(whole, lessons=self.lessons, sizes=whole.sizes[: self.lessons])
+
+    def pool(self) -> Data | None:
+        return self.whole.pool()
 
     def looks(self, step: int) -> bool:
         return self.whole.looks(step)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.errors import Mistake
 from clbench.learner import following
+from clbench.maf import MemoryAdjusted
 from clbench.strategy import Around, Strategy
 from clbench.types import Positive
 
@@ -25,6 +26,8 @@ class Budget:
     """operations; null: no limit"""
     naive: Positive | None = None
     """as a multiple of what plain fine-tuning of all parameters would take; null: no limit"""
+    maf: Positive | None = None
+    """memory-adjusted operations, which decide how many steps an experience takes: clbench/maf.py; null: no limit"""
 
     def around(self, strategy: Strategy) -> Strategy:
         """The strategy under this budget; itself where there is none.
@@ -32,11 +35,16 @@ class Budget:
         Raises:
             Mistake: two budgets are given.
         """
-        if self.flops and self.naive:
-            raise Mistake(f"budget.flops={self.flops:g} budget.naive={self.naive:g}: give one budget, not two.")
-        return Budgeted(strategy, self.flops, self.naive) if self.flops or self.naive else strategy
+        given = [f"budget.{name}={value:g}" for name, value in vars(self).items() if value]
+        if len(given) > 1:
+            raise Mistake(f"{' '.join(given)}: give one budget, not {len(given)}.")
+        if self.maf:
+            return MemoryAdjusted(strategy, self.maf)
+        return Budgeted(strategy, self.flops, self.naive) if given else strategy
 
     def __str__(self) -> str:
+        if self.maf:
+            return f"{self.maf:g} memory-adjusted operations"
         return f"{self.flops:g} operations" if self.flops else f"{self.naive:g} x naive" if self.naive else "none"
 
 

@@ -281,9 +281,13 @@ def to_text(value: Any) -> str:
             return f"[{','.join(map(to_text, value))}]"
         case dict():
             return "{" + ",".join(f"{to_text(k)}:{to_text(v)}" for k, v in value.items()) + "}"
+        case _ if is_dataclass(value):
+            return to_text(
+                {f.name: v for f in fields(value) if (v := getattr(value, f.name)) != default_of(type(value), f)}
+            )
     text = str(value)
     special = text.lower() in ("null", "true", "false", "nan", "inf")
-    if re.fullmatch(r"[A-Za-z_][\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
+    if re.fullmatch(r"([A-Za-z_]|\.{0,2}/)[\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
         return text
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 

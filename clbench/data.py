@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ class Source:
     x: Tensor
     """samples as they are stored, N x ...; images are uint8, N x H x W x C"""
     y: Tensor
-    """labels, int64, N"""
+    """labels, int64, N; or N x T, a label at each place of a sequence, -100 where none is asked for"""
     views: Tensor | None = None
     """ways of looking at an image, int64, V x H*W: which pixel stands at each place; -1: none, black"""
     _copies: dict[torch.device, Source] = field(default_factory=dict, repr=False)
@@ -61,14 +62,13 @@ class Data:
 
     @cached_property
     def labels(self) -> Tensor:
-        """All labels, int64, N, on the CPU."""
+        """All labels, int64, N (N x T), on the CPU."""
         return self.source.y[self.index.to(self.source.y.device)].cpu()
 
     @property
     def nbytes(self) -> int:
         """Bytes that keeping these samples takes: samples and labels."""
-        one = self.source.x[0].numel() * self.source.x.element_size() + self.source.y.element_size()
-        return len(self) * one
+        return len(self) * sum(part[0].numel() * part.element_size() for part in (self.source.x, self.source.y))
 
     def to(self, device: torch.device) -> Data:
         """The same samples with source and positions on `device`; themselves where they are there already."""
@@ -112,10 +112,20 @@ class Data:
         moved = flat.gather(1, places.clamp_min(0).expand_as(flat))
         return (moved * (places >= 0)).view_as(x)
 
+    def batches(self, rng: np.random.Generator, size: int) -> Iterator[Tensor]:
+        """The positions of each batch of one pass: all samples, in a fresh random order; the last may be fewer."""
+        yield from torch.from_numpy(rng.permutation(len(self))).to(self.index.device).split(size)
+
     def subset(self, positions: Tensor) -> Data:
         """The samples at `positions` alone."""
         view = self.view[positions] if isinstance(self.view, Tensor) else self.view
         return Data(self.source, self.index[positions], view=view)
+
+    @property
+    def classes(self) -> frozenset[int]:
+        """The labels that occur."""
+        labels = self.labels.unique()
+        return frozenset(labels[labels >= 0].tolist())
 
     @staticmethod
     def concat(parts: Sequence[Data]) -> Data:

@@ -144,7 +144,7 @@ def load(folder: Path, trust: bool = True) -> Dataset:
         Mistake: a file is missing, damaged, or not of the format.
     """
     card = _card(folder)
-    _check(folder, card["sha256"], recall("verified.json") if trust else {})
+    whole(folder, card["sha256"], trust)
     names = {"y": card["classes"], **card["fields"]}
     splits = {}
     for split, count in card["splits"].items():
@@ -285,9 +285,18 @@ def _wrong(card: Any) -> str:
     return ""
 
 
-def _check(folder: Path, sums: Mapping[str, str], known: Mapping[str, Any]) -> None:
-    """Holds every file against its checksum, except where `known` has it whole at this size and time."""
-    whole, home = {}, folder.resolve()
+def whole(folder: Path, sums: Mapping[str, str], trust: bool = True) -> None:
+    """Holds every file against its checksum.
+
+    Args:
+        folder: where they lie
+        sums: name to SHA-256
+        trust: whether a file with the size and time at which it was found whole before counts as whole
+
+    Raises:
+        Mistake: one is missing or damaged.
+    """
+    found_whole, home, known = {}, folder.resolve(), recall("verified.json") if trust else {}
     for name, expected in sums.items():
         file = folder / name
         try:
@@ -300,9 +309,9 @@ def _check(folder: Path, sums: Mapping[str, str], known: Mapping[str, Any]) -> N
             raise Mistake(f"{file} cannot be read ({error.strerror}). {_mend(folder)}") from error
         if found != expected:
             raise Mistake(f"{file} is damaged: its checksum is not that of dataset.json. {_mend(folder)}")
-        whole[str(home / name)] = stamp
-    if whole:
-        remember("verified.json", whole)
+        found_whole[str(home / name)] = stamp
+    if found_whole:
+        remember("verified.json", found_whole)
 
 
 def _array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

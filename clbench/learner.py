@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from itertools import count, takewhile
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +30,14 @@ class Model(Protocol):
     """An entry of the models' catalogue."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
+
+
+@runtime_checkable
+class Reader(Model, Protocol):
+    """A model that reads: its answers are by the names of the labels, and it may learn them from a pool of samples."""
+
+    def read(self, net: nn.Module, syllabus: Syllabus, pool: Data | None, transform: Transform, loss: Callable) -> None:
+        """Tell the network that `build` made what the labels are called, and teach it the stream's pool, if any."""
 
 
 class Diverged(Exception):
@@ -114,8 +123,19 @@ class Learner:
     device: str = "auto"
     """auto: a GPU where there is one, else the CPU"""
 
-    def open(self, model: Model, syllabus: Syllabus, transform: Transform, criterion: Callable, seed: int) -> None:
+    def open(
+        self,
+        model: Model,
+        syllabus: Syllabus,
+        transform: Transform,
+        criterion: Callable,
+        seed: int,
+        pool: Data | None = None,
+    ) -> None:
         """Make the model. Once, before anything below.
+
+        Args:
+            pool: what models that read may be pretrained on
 
         Raises:
             Mistake: the device is not there.
@@ -130,7 +150,9 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "init"))
             self.model = model.build(syllabus.shape, syllabus.classes)
-        self._shape = syllabus.shape
+            if isinstance(model, Reader):
+                model.read(self.model, syllabus, pool, transform, criterion)
+        self._shape, self._places = syllabus.shape, syllabus.places
         self.model.to(self.where).eval()
         self.optim: Optimizer | None = None
         self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
@@ -138,6 +160,7 @@ class Learner:
         self._stack: list[Around] = []
         self._still: list[nn.Module] = []
         self._unchecked: list[tuple[int, Tensor]] = []
+        self._lasts: int | None = None
         self._calls = 0
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
@@ -177,7 +200,14 @@ class Learner:
             return model(x).float()
 
     def criterion(self, output: Tensor, y: Tensor) -> Tensor:
-        """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open."""
+        """The stream's loss of logits (B x classes) and labels (B), with the labels that `loss_mask` leaves open; of
+        sequences, B x classes x T and B x T.
+
+        Raises:
+            Mistake: there is a mask, and labels are sequences.
+        """
+        if self.loss_mask != "all" and y.ndim > 1:
+            raise Mistake(f"learner.loss_mask={self.loss_mask} is for one label a sample; sequences take `all`.")
         match self.loss_mask:
             case "seen":
                 output = output.masked_fill(~self._seen, -torch.inf)
@@ -198,9 +228,8 @@ class Learner:
         The last batch may be smaller.
         """
         data = self.near(data)
-        order = torch.from_numpy(self.rng("order").permutation(len(data))).to(data.index.device)
         augmentation = self.rng("augmentation")
-        for index in order.split(size or self.batch):
+        for index in data.batches(self.rng("order"), size or self.batch):
             raw, y = self.gather(data, index)
             yield Batch(self._transform(raw, augmentation), y, raw, index)
 
@@ -235,12 +264,18 @@ class Learner:
         with torch.autocast(self.where.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
             return self.model.body(x).float()  # type: ignore[operator]
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens in words, where the stream is of text."""
+        return self._transform.text(tokens)
+
     def encode(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Network input for samples as they are stored; with `rng`, augmented as in training."""
         return self._transform(raw, rng)
 
     def steps(self, samples: int, epochs: int | None = None) -> int:
-        """Optimiser steps that so many samples take in so many epochs (null: `epochs`)."""
+        """Optimiser steps that so many samples take in so many epochs (null: `epochs`, or what `lasting` says)."""
+        if epochs is None and self._lasts is not None:
+            return self._lasts
         return -(-samples // self.batch) * (self.epochs if epochs is None else epochs)
 
     def new_optimizer(
@@ -306,11 +341,31 @@ class Learner:
                 return
             restore()
             self._saved, first = None, saved_epoch + 1
-        for epoch in range(first, self.epochs if epochs is None else epochs):
+        for epoch in self._epochs(first, epochs):
             self.seed_globals("pass")
             yield epoch
             self.after_epoch(call, epoch)
         self.seed_globals("pass")
+
+    def _epochs(self, first: int, epochs: int | None) -> Iterator[int]:
+        if epochs is None and self._lasts is not None:
+            return takewhile(lambda epoch: self.step < self.until, count(first))
+        return iter(range(first, self.epochs if epochs is None else epochs))
+
+    @contextmanager
+    def lasting(self, steps: int) -> Iterator[None]:
+        """In here an experience takes so many steps, in as many passes as they take, whatever `epochs` says. `until` is
+        the step count at its end; who limits an experience ends its batches there.
+        """
+        self._lasts, self.until = steps, self.step + steps
+        if not self.keep_optimizer:
+            self.optim = self.new_optimizer(steps)
+        assert self.optim is not None
+        self.optim.begin(steps)
+        try:
+            yield
+        finally:
+            self._lasts = None
 
     def fit(
         self,
@@ -502,7 +557,7 @@ class Learner:
     def blank(self, size: int) -> Batch:
         """A batch of zeros, to ask for the price of."""
         x = torch.zeros(size, *self._shape, device=self.where)
-        return Batch(x, torch.zeros(size, dtype=torch.int64, device=self.where), x)
+        return Batch(x, torch.zeros(size, *self._places, dtype=torch.int64, device=self.where), x)
 
     # Looks within an experience.
 

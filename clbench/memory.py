@@ -65,7 +65,7 @@ class Memory:
             return
         if self.x is None or self.y is None:
             self.x = x.new_zeros((self.size, *x.shape[1:]))
-            self.y = y.new_zeros(self.size)
+            self.y = y.new_zeros((self.size, *y.shape[1:]))
             self.kept = {name: t.new_zeros((self.size, *t.shape[1:])) for name, t in kept.items()}
         rows = torch.from_numpy(chosen).to(x.device, non_blocking=True)
         places = torch.from_numpy(slots).to(x.device, non_blocking=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from clbench.learner import Batch, Learner
@@ -38,6 +39,12 @@ class Value(NamedTuple):
 
     number: float | None
     note: str = ""
+
+
+def exact(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which samples are answered right; of sequences, those right at every place that has a label (bool, N)."""
+    right = (answers == labels) | (labels < 0)
+    return right.reshape(len(right), -1).all(1)
 
 
 class Undefined(Exception):

@@ -23,10 +23,15 @@ CATALOGUE: dict[str, object] = {
     "convbn": "clbench.models:ConvBN",
     "resnet18": "clbench.models:ResNet18",
     "resnet20": "clbench.models:ResNet20",
+    "dual": "clbench.dual:Dual",
     "srm": "clbench.srm:SRM",
     "vit": "clbench.models:ViT",
     "vit_t6": "clbench.pretrained:ViTT6",
+    "gpt": "clbench.code_models:GPT",
+    "hashed_context": "clbench.code_models:HashedContext",
+    "huggingface": "clbench.code_models:HuggingFace",
     "lite0": "clbench.pretrained:Lite0",
+    "open_clip": "clbench.clip:OpenClip",
     "timm": "clbench.pretrained:Timm",
 }
 

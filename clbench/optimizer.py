@@ -65,6 +65,11 @@ class Optimizer:
         """From here on it is a phase of `steps` steps."""
         self.first, self.steps = self.done, steps
 
+    def follow(self, factor: Callable[[float], float]) -> None:
+        """From here on the rate goes by this factor of the share of steps done."""
+        self.factor = factor
+        self._set_rate()
+
     def zero_grad(self) -> None:
         self.torch.zero_grad()
 

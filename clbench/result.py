@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.catalogue import names, resolve
 from clbench.errors import Mistake, unknown
-from clbench.metric import Row, Summary, Value
+from clbench.metric import Row, Summary, Value, exact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,6 +231,6 @@ def rescore(result: Result) -> list[Row]:
                 continue
             if exam not in truth or len(truth[exam]) != len(given):
                 raise Mistake(f"{path}: {name} has {len(given)} answers, the truth {len(truth.get(exam, ()))}.")
-            step, right = int(path.stem), int((given == truth[exam]).sum())
+            step, right = int(path.stem), int(exact(given, truth[exam]).sum())
             rows.append(Row(step, at.get(step, 0), f"{readout}/accuracy", exam, right / len(given), len(given)))
     return rows

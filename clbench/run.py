@@ -83,7 +83,9 @@ class Run:
         """Open the stream, make the model."""
         self.stream.open(self.seed)
         syllabus = self.stream.syllabus()
-        self.learner.open(self.model, syllabus, self.stream.transform(), self.stream.criterion, self.seed)
+        self.learner.open(
+            self.model, syllabus, self.stream.transform(), self.stream.criterion, self.seed, self.stream.pool()
+        )
         self.learner.after_epoch = self._after_epoch
         counts = sorted({n for probe in self.probes for n in probe.when if isinstance(n, int)})
         self.learner.look_at(counts, self._look_inside)

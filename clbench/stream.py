@@ -47,6 +47,9 @@ class Exam:
     about: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
     """what is known of each sample beside its label, row by row, for probes that ask for it: `video`, the number of the
     video that a frame is of (int64, N); `mask`, how far a pixel is forged (uint8, N x H x W)"""
+    coverage: float | None = None
+    """of what was to be asked, the share that the labels taught by `since` can answer, which is all that `data` holds;
+    None: all of it"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,12 @@ class Syllabus:
     """training samples of each experience"""
     shared: bool
     """whether experiences share classes, as domain-incremental ones do"""
+    places: tuple[int, ...] = ()
+    """shape of one sample's label; (): one label; (T,): one at each of T places, as a language model predicts tokens"""
     answers: Literal["taught", "all"] = "taught"
     """the labels among which class-incremental exams are answered: those taught so far, or all of them"""
+    names: tuple[str, ...] = ()
+    """what each label is called, for models that read; empty: the stream does not say"""
 
 
 @dataclass
@@ -102,6 +109,10 @@ class Stream:
 
     def syllabus(self) -> Syllabus:
         raise NotImplementedError
+
+    def pool(self) -> Data | None:
+        """What a model may have been pretrained on before the stream begins, and nobody is asked for; None: nothing."""
+        return None
 
     def looks(self, step: int) -> bool:
         """Whether the run is looked at after so many experiences. It is before the first and after the last in any

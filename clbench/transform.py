@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,10 @@ class Transform:
     def __call__(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """Network input for `raw`. With `rng`, augmented as in training."""
         return raw.float()
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens in words, where samples are text."""
+        raise NotImplementedError
 
 
 @dataclass

@@ -21,6 +21,7 @@ CATALOGUE: dict[str, object] = {
     "loss": "clbench.metrics.cost:Loss",
     "online": "clbench.metrics.online:Online",
     "plasticity": "clbench.metrics.plasticity:Plasticity",
+    "ranks": "clbench.metrics.ranks:Ranks",
     "recovery": "clbench.metrics.recovery:Recovery",
     "restoration": "clbench.metrics.restoration:Restoration",
     "retrieval": "clbench.metrics.retrieval:Retrieval",

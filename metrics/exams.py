@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from clbench.learner import Learner
-from clbench.metric import Look, Probe, Row
+from clbench.metric import Look, Probe, Row, exact
 from clbench.strategy import whole_stream
 from clbench.stream import Exam
 
 AT_ONCE = 64
-"""batches whose logits are masked and compared together"""
+"""batches whose logits are masked and compared together; of sequences, one"""
 SHARED = "experiences share classes, so a task identity leaves nothing open"
 
 
@@ -68,12 +68,14 @@ def answers(look: Look, exams: Sequence[Exam]) -> dict[str, list[np.ndarray]]:
     exam_of = torch.repeat_interleave(torch.arange(len(exams)), torch.tensor(lengths)).to(learner.where)
     best: list[list[Tensor]] = [[] for _ in readouts]
     batches, start = papers(learner, exams, learner.eval_batch), 0
+    at_once = 1 if look.syllabus.places else AT_ONCE
     with torch.inference_mode():
-        while several := [look.strategy.predict(learner, learner.encode(raw)) for raw in islice(batches, AT_ONCE)]:
+        while several := [look.strategy.predict(learner, learner.encode(raw)) for raw in islice(batches, at_once)]:
             logits = torch.cat(several)
             which = exam_of[start : start + len(logits)]
             for found, labels in zip(best, closed, strict=True):
-                left = logits if labels is None else logits.masked_fill(labels[which], -torch.inf)
+                shut = None if labels is None else labels[which].view(*labels[which].shape, *(1,) * (logits.ndim - 2))
+                left = logits if shut is None else logits.masked_fill(shut, -torch.inf)
                 found.append(left.argmax(1))
             start += len(logits)
     cuts, kind = np.cumsum(lengths)[:-1], np.min_scalar_type(look.syllabus.classes - 1)
@@ -113,6 +115,8 @@ class Exams(Probe):
         for exam in look.exams:
             for name, when in (("since", exam.since), ("until", exam.until)):
                 yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")
+            if exam.coverage is not None:
+                yield Row(0, look.at, "exam/coverage", exam.name, exam.coverage, len(exam.data))
 
     def _occurrences(self, look: Look) -> Iterator[Row]:
         """How many experiences taught the class of each exam that has but one, where classes come again."""
@@ -124,7 +128,7 @@ class Exams(Probe):
     def _mark(self, look: Look, readout: str, answers: list[np.ndarray]) -> Iterator[Row]:
         look.predictions[readout] = {exam.name: given for exam, given in zip(look.exams, answers, strict=True)}
         for exam, given in zip(look.exams, answers, strict=True):
-            right = float(np.mean(given == exam.data.labels.numpy()))
+            right = float(np.mean(exact(given, exam.data.labels.numpy())))
             yield Row(look.step, look.at, f"{readout}/accuracy", exam.name, right, len(given))
 
     def _shares(self, look: Look, answers: list[np.ndarray]) -> Iterator[Row]:

@@ -22,6 +22,7 @@ from clbench.metric import Probe, Row, Summary
 from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE, LINES
 from clbench.metrics.requests import REQUESTS
+from clbench.metrics.retention import RETENTION
 from clbench.metrics.summary import SUMMARIES
 
 R = ((0.90,), (0.60, 0.88), (0.70, 0.40, 0.92), (0.62, 0.55, 0.70, 0.90))
@@ -42,7 +43,7 @@ KNOWN = ((2, 0.20, 0.50), (4, 0.45, 0.60), (6, 0.60, 0.75), (8, 0.70, 0.80))
 """experiences learned, accuracy on all exams of a recurring stream, and of its reference"""
 PROBES = (
     "exams", "cost", "timing", "loss", "drift", "online", "anytime", "anytime100", "restoration", "cka", "calibration",
-    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation",
+    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation", "ranks",
 )  # fmt: skip
 WIDTH = 120
 
@@ -126,6 +127,14 @@ def costs() -> str:
     return "\n".join(lines)
 
 
+def calls() -> str:
+    lines = ["| id | unit | what it is |", "| --- | --- | --- |"]
+    for id, summary in SUMMARIES.items():
+        if id.partition("/")[0] in ("exam", "rank", "usage"):
+            lines.append(f"| `{id}` | {summary.unit} | {summary.formula} |")
+    return "\n".join(lines)
+
+
 def against() -> str:
     """A section for each measure against a reference."""
     best = [Row(step, step, "class/accuracy", f"e{step - 1}", value, 100) for step, value in enumerate(BEST, start=1)]
@@ -148,6 +157,18 @@ def detection() -> str:
     lines = ["| id | formula |", "| --- | --- |"]
     lines += [f"| `{id}` | {summary.formula.partition('; a: ')[0]} |" for id, summary in DETECTED.items()]
     return "\n".join(lines)
+
+
+def retention_rows() -> list[Row]:
+    """Two exams that are taught and two that never are, at the end."""
+    exams = {"birds": (0, 0.40), "signs": (1, 0.90), "photos": (None, 0.60), "sketches": (None, 0.40)}
+    rows = [Row(0, 0, "exam/since", exam, since, 100) for exam, (since, _) in exams.items()]
+    return rows + [Row(2, 2, "task/accuracy", exam, value, 100) for exam, (_, value) in exams.items()]
+
+
+def retention() -> str:
+    """A section for each measure of accumulation and retention."""
+    return "\n\n".join(section(summary, [retention_rows()], summary.id) for summary in RETENTION)
 
 
 def grid(name: str, matrix: Sequence[Sequence[float]]) -> Iterator[str]:
@@ -214,10 +235,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "Rup": lambda: "\n".join(grid("Rup", RUP)),
     "P": trace,
     "metrics": metrics,
+    "calls": calls,
     "costs": costs,
     "against": against,
     "requests": requests,
     "detection": detection,
+    "retention": retention,
     "elsewhere": elsewhere,
     "probes": probes,
 }

@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from clbench.metric import Row, Summary, Value, undefined
+from clbench.metrics.calls import CALLS
 from clbench.metrics.matrix import Matrix, latest, measure
 from clbench.metrics.requests import REQUESTS
+from clbench.metrics.retention import RETENTION
 from clbench.metrics.trace import Trace, anytime, follow, minimum, worst_case
 
 READOUTS = {"class": "class-incremental", "task": "task-incremental"}
@@ -295,6 +297,8 @@ SUMMARIES: dict[str, Summary] = {
             "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
         ),
         *REQUESTS,
+        *RETENTION,
+        *CALLS,
         _last(
             "calibration/ece",
             "expected calibration error",

@@ -24,6 +24,7 @@ from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
+from clbench.mixture import Mixture
 from clbench.optimizer import constant
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -58,6 +59,8 @@ class LwF(Strategy):
         self.teacher: nn.Module | None = copy.deepcopy(learner.model) if self.old == "teacher" else None
 
     def learn(self, learner: Learner, experience: Experience) -> None:
+        if isinstance(experience.train, Mixture):
+            raise Mistake("lwf holds what was taught before and trains on nothing else: stream.mixture={update:1.0}.")
         taught = torch.zeros_like(self.seen)
         taught[sorted(experience.classes)] = True
         self.before, self.new, self.seen = self.seen.nonzero()[:, 0], taught & ~self.seen, taught | self.seen

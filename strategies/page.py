@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
     "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
     "gdumb": {"epochs": 1},
+    "ranpac": {"projection": 50},
 }
 """options that change nothing in the table, for a quick look at small networks"""
 HEAD = ("strategy", "goes around", "needs", "memory, samples", "passes an answer", "keeps beside")

@@ -86,6 +86,15 @@ class Stepping(Around):
         """The same for a matrix, whose moments are of a subspace."""
         raise NotImplementedError
 
+    def remembers(self, learner: Learner) -> int:
+        """How many numbers are kept from step to step: two moments of each vector, and what a matrix has."""
+        trains = [p for p in learner.model.parameters() if p.requires_grad]
+        return sum(2 * p.numel() if p.ndim < 2 else self.of_matrix(*p.flatten(1).shape) for p in trains)
+
+    def of_matrix(self, rows: int, columns: int) -> int:
+        """How many numbers are kept of a matrix: moments and basis."""
+        raise NotImplementedError
+
     def remembered(self, name: str, like: Tensor) -> Moments:
         """The moments of a parameter; new ones of this shape where there are none."""
         if name not in self.moments:
@@ -116,6 +125,10 @@ class Frugal(Stepping):
         moved = held.direction(gradient[:, held.basis])
         return (gradient.sign() * self.inactive).index_copy_(1, held.basis, moved)
 
+    def of_matrix(self, rows: int, columns: int) -> int:
+        active = round(self.density * columns)
+        return (2 * rows + 1) * active
+
 
 @dataclass
 class GaLore(Stepping):
@@ -139,3 +152,7 @@ class GaLore(Stepping):
         with learner.spending("projection", wide.shape):
             moved = self.scale * held.basis @ held.direction(held.basis.T @ wide)
         return moved.T if tall else moved
+
+    def of_matrix(self, rows: int, columns: int) -> int:
+        short, long = sorted((rows, columns))
+        return min(self.rank, short) * (2 * long + short)

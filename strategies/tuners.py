@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shift, transformer
+from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner, derive
 from clbench.modules import tensors
@@ -219,3 +220,8 @@ def paths(model: Any, what: str, wanted: Callable[[nn.Module], bool]) -> str:
 
 def _layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | _ConvNd) or normalises(module)
+
+
+PRESETS = [
+    Preset("lora", "fomo_images", {"learner.lr": 1e-3}, "untuned: ten times the rate of all weights"),
+]

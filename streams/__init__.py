@@ -4,6 +4,8 @@ if __name__ != "clbench.streams":
     raise ImportError("Import clbench.streams, not streams; install the project first: pip install -e .")
 
 CATALOGUE: dict[str, object] = {
+    "api_evolution": "clbench.streams.api_evolution:DOMAIN_STREAM",
+    "api_releases": "clbench.streams.api_releases:RELEASE_STREAM",
     "avalanche": "clbench.avalanche:Classic",
     "blurry_cifar10": "clbench.streams.standard:BLURRY_CIFAR10",
     "blurry_cifar100": "clbench.streams.standard:BLURRY_CIFAR100",
@@ -21,6 +23,8 @@ CATALOGUE: dict[str, object] = {
     "fewshot_cifar100": "clbench.streams.standard:FEWSHOT_CIFAR100",
     "fewtune_cifar100": "clbench.streams.standard:FEWTUNE_CIFAR100",
     "folder": "clbench.streams.standard:FOLDER",
+    "fomo": "clbench.streams.standard:FOMO",
+    "fomo_images": "clbench.streams.standard:FOMO_IMAGES",
     "forgery": "clbench.streams.forgery:Forgery",
     "forgery_categories": "clbench.streams.forgery:CATEGORIES_STREAM",
     "forgery_long": "clbench.streams.forgery:LONG",

@@ -92,6 +92,7 @@ class Divided(Images):
             shape=self._shape,
             sizes=tuple(map(len, self._lessons)),
             shared=sum(map(len, sets)) > len(frozenset().union(*sets)),
+            names=tuple(self._values(self._dataset, self.label)),
         )
 
 

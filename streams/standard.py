@@ -9,7 +9,9 @@ import numpy as np
 
 from clbench.config import Recipe
 from clbench.streams.borderless import Blurry, Turning
+from clbench.streams.concepts import Concepts
 from clbench.streams.fewshot import FewShot
+from clbench.streams.fomo import Fomo
 from clbench.streams.forgetting import Forgetting
 from clbench.streams.incremental import ClassIncremental, DomainIncremental, Permuted, Rotated
 from clbench.streams.recurring import Sampling, SCoLe, Slots
@@ -68,6 +70,37 @@ FEWSHOT_CIFAR100 = FewShot(data="cifar100", crop=4, flip=True)
 """CIFAR-100, few-shot class-incremental (FSCIL): 60 classes with all samples, then 8 sessions of 5 classes, 5 shots"""
 FEWTUNE_CIFAR100 = FewShot(data="cifar100", base=10, way=10, shots=10, base_shots=10, crop=4, flip=True)
 """CIFAR-100, few-shot class-incremental tuning (FSCIT): 10 sessions of 10 classes, 10 shots in each, the base too"""
+FOMO = Fomo(
+    sets=[
+        Concepts("digits", "pretraining", "upright", "a {}."),
+        Concepts("digits", "adapt", "left", "a {} turned left.", turn="left", year=1),
+        Concepts("digits", "adapt", "over", "a {} upside down.", turn="over", year=2),
+        Concepts("digits", "adapt", "negative", "a bright {}.", turn="negative", year=3),
+        Concepts("digits", "eval", "mirrored", "a {} in the mirror.", turn="mirrored"),
+    ],
+    tasks=6,
+    exam_samples=200,
+)
+"""FoMo-in-Flux over scikit-learn's digits: turned and bright ones come to a model that knows upright ones"""
+FOMO_IMAGES = Fomo(
+    sets=[
+        Concepts("cifar100", "pretraining", "cifar_known", classes=(0, 60), year=2009),
+        Concepts("cifar100", "adapt", "cifar_new", classes=(60, 80), year=2009),
+        Concepts("pacs", "adapt", "art", "a painting of a {}.", where="domain=art_painting", year=2017),
+        Concepts("pacs", "adapt", "cartoon", "a cartoon of a {}.", where="domain=cartoon", year=2017),
+        Concepts("pacs", "adapt", "sketch", "a sketch of a {}.", where="domain=sketch", year=2017),
+        Concepts("fashion_mnist", "adapt", "fashion", "a photo of clothing: {}.", year=2017),
+        Concepts("mnist", "adapt", "mnist", "the handwritten digit {}.", year=1998),
+        Concepts("cifar100", "eval", "cifar_unseen", classes=(80, 100)),
+        Concepts("pacs", "eval", "photo", where="domain=photo"),
+        Concepts("digits", "eval", "digits", "the scanned digit {}."),
+    ],
+    resolution=32,
+    per_class=150,
+    exam_samples=150,
+    crop=4,
+)
+"""FoMo-in-Flux at a size for two cores: 61 concepts of CIFAR-100, PACS, Fashion-MNIST and MNIST to adapt to"""
 FORGET_CIFAR100 = Forgetting(data="cifar100", order=1337, crop=4, flip=True)
 """CIFAR-100, all classes; then 4 requests to forget 20 classes each, with a tenth of the samples at hand"""
 FORGET_DIGITS = Forgetting(requests=3, per_request=2)
@@ -82,6 +115,7 @@ _ON_FEWER = "as lesort2023, on fewer samples, which two cores run in minutes"
 _AGEM = "Chaudhry et al. 2019 (A-GEM); the rate is untuned"
 _ONE_PASS = "ours: one pass in batches of 10, as Chaudhry et al. 2019 (A-GEM), over all labels"
 _UNTUNED = "ours, untuned: the embedded ViT, fine-tuned in whole or in part at 64 x 64"
+_FOMO = "ours: optimiser, decay and clipping of Roth et al. 2024 (FoMo-in-Flux); the rate is untuned"
 _SUN = "PILOT (Sun et al., LAMDA-PILOT): ViT-B/16 at 224 pixels in [0, 1]; it crops at random sizes, which is not here"
 _ROY = "Roy et al. 2025 (CoACT); they crop at random sizes and jitter colours, which is not here"
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
@@ -91,6 +125,13 @@ _GREY = {"model": "cnn", "learner.batch": 32, "learner.lr": 0.1}
 _COLOUR = {"model": "convbn", "learner.epochs": 3, "learner.batch": 32, "learner.lr": 0.1}
 _TWENTY_TASKS = {**_SMALL, "model": "mlp", "learner.epochs": 1, "learner.batch": 128, "learner.lr": 0.2}
 _PROBES = {"probes": ["exams", "cost", "timing", "loss"]}
+_ADAMW = {
+    "learner.optimizer": "adamw",
+    "learner.weight_decay": 0.2,
+    "learner.clip": 1.0,
+    "learner.lr": 1e-3,
+    "learner.schedule": "cosine",
+}
 _REQUESTS = {"probes": ["exams", "cost", "timing", "loss", "recovery"]}
 _FACES = {
     "model": "vit",
@@ -254,6 +295,36 @@ RECIPES = {
     "forget_orl": {
         "house": Recipe({**_SMALL, **_REQUESTS, **_FACES}, _HOUSE),
         "pretrained": Recipe({**_PRETRAINED_GREY, **_REQUESTS}, _UNTUNED),
+    },
+    "fomo": {
+        "house": Recipe(
+            {
+                **_SMALL,
+                "model": "dual",
+                "model.pretraining_epochs": 30,
+                "learner.epochs": 6,
+                "learner.batch": 48,
+                **_ADAMW,
+            },
+            _FOMO,
+        )
+    },
+    "fomo_images": {
+        "house": Recipe(
+            {
+                **_SMALL,
+                "model": "dual",
+                "model.tower": "vit_t6",
+                "model.text": "minilm",
+                "model.pretraining_epochs": 4,
+                "model.pretraining_rate": 3e-4,
+                "learner.epochs": 2,
+                "learner.batch": 48,
+                **_ADAMW,
+                "learner.lr": 1e-4,
+            },
+            _FOMO,
+        )
     },
     "pacs": {"house": Recipe(_COLOUR, _HOUSE), "pretrained": Recipe(_PRETRAINED, _UNTUNED)},
     "permuted_mnist": {

@@ -11,7 +11,7 @@ from clbench.errors import Mistake
 from clbench.strategies.alignment import WA, align
 from clbench.strategies.baselines import Naive
 from clbench.strategies.replay import ER
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 
 LABELS = [[0, 1] * 20, [2, 3] * 20]
 
@@ -79,5 +79,5 @@ def test_it_forgets_less_than_naive(seed):
     assert final_accuracy(WA(base=ER(memory_size=60)), seed) > final_accuracy(Naive(), seed) + 0.1
 
 
-def test_it_keeps_the_contract_around_replay():
-    check_strategy(WA(base=ER(memory_size=60)))
+def test_it_goes_on_around_replay():
+    check_resume(WA(base=ER(memory_size=60)))

@@ -10,7 +10,7 @@ from clbench.errors import Mistake
 from clbench.strategies.aper import APER
 from clbench.strategies.cosine import cosine_head
 from clbench.strategies.simplecil import SimpleCIL
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 
 TUNES = ["adapter", "ssf", "vpt_shallow", "vpt_deep", "full"]
 
@@ -105,4 +105,4 @@ def test_what_it_needs_is_said_by_its_options():
 
 
 def test_the_whole_of_any_network_can_be_tuned():
-    check_strategy(APER(tune="full"))
+    check_resume(APER(tune="full"))

@@ -10,7 +10,7 @@ from test_strategies import AUGMENTED
 from clbench.errors import Mistake
 from clbench.modules import swapped
 from clbench.strategies.coact import CoACT, supcon
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 
 LESSONS = [lesson(images([0, 1] * 12)), lesson(images([2] * 6), 1), lesson(images([3] * 6), 2)]
 
@@ -182,9 +182,9 @@ def test_later_sessions_without_epochs_leave_what_was_learned():
     assert strategy.base is None
 
 
-def test_the_contract_with_later_epochs():
+def test_it_goes_on_with_later_epochs():
     options = CoACT(rank=2, base_epochs=1, tune_at=0, inc_epochs=1, inc_rate=0.1, inc_loss="figure", lora_blocks=1)
-    check_strategy(options, model=Transformer())
+    check_resume(options, model=Transformer())
 
 
 def test_more_blocks_than_there_are():

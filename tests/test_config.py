@@ -155,6 +155,7 @@ VALUES = st.recursive(SIMPLE | LINES, lambda inner: st.lists(inner, max_size=4),
 
 
 @given(VALUES)
+@example(["/a/b.yaml", "./x:y", "../x", "/", ".5"])
 @example("it's # no 'comment', \\")
 @example(["null", "TRUE", "1e5", "a,b", "", "é", "${x}", "~"])
 def test_values_are_read_as_they_were_written(value):
@@ -415,7 +416,7 @@ def listed(*names):
 
 
 PROBES = (
-    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, recovery, "
+    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, ranks, recovery, "
     "restoration, retrieval, timing"
 )
 SETTINGS = (

@@ -17,7 +17,7 @@ from clbench.strategies.consolidation import EWC, pull
 from clbench.strategies.paths import SI, RWalk
 from clbench.strategies.replay import ER
 from clbench.strategy import Strategy
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 
 FIRST, SECOND = [0, 1] * 20, [2, 3] * 20
 
@@ -278,7 +278,7 @@ def test_it_goes_over_replay(kind):
     free = {option: 0.0, **({"clip": None} if kind is SI else {})}
     assert same_run(kind(**free, base=ER(memory_size=20)), ER(memory_size=20))
     assert not same_run(kind(base=ER(memory_size=20)), ER(memory_size=20))
-    check_strategy(kind(base=ER(memory_size=60)))
+    check_resume(kind(base=ER(memory_size=60)))
 
 
 @pytest.mark.parametrize("kind", [EWC, SI, RWalk])

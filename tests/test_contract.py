@@ -24,20 +24,22 @@ from clbench.strategy import Strategy, needs
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.incremental import Permuted
 from clbench.streams.toy import Toy
-from clbench.testing import check_metric, check_strategy, check_stream
+from clbench.testing import check_metric, check_resume, check_strategy, check_stream
 
 QUICK: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
     "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
+    "ema_online": {"decay": 0.8},
     "gdumb": {"epochs": 4},
     "gs_lora": {"epochs": 2},
     "gs_lora_pp": {"epochs": 2},
+    "offline_merge": {"over_time": "tenth"},
     "ranpac": {"projection": 50},
 }
 """options by which a strategy learns the toy stream in less time, or fits the small transformer"""
-FASTER = {"coda_prompt", "l2p", "sur_lid"}
-"""strategies that learn too little at the usual rate: the network stands still and is a random one, or the classes'
-part of the loss has a small weight"""
+FASTER = {"coda_prompt", "l2p", "meta_schedule", "sur_lid"}
+"""strategies that learn too little at the usual rate: it falls, the network stands still and is a random one, or the
+classes' part of the loss has a small weight"""
 FITTING: dict[str, type[Stream]] = {"requests": Requests, "shared classes": Reordered}
 """small streams that offer what the toy stream does not"""
 SHORT = {
@@ -423,13 +425,23 @@ def test_a_strategy_with_much_state_keeps_the_contract():
         (Shares, r"Shares gives other results in two runs taking turns"),
         (KeepsLocally, r"KeepsLocally ends otherwise when it is interrupted at every save: .* in a local variable"),
         (Unmade, r"Unmade can't go on after an interruption: LookupError: a checkpoint holds a module"),
-        (Wants, r"Wants needs text, which neither Toy nor _Perceptron offers"),
+        (Wants, r"Wants needs text, which neither Toy nor Perceptron offers"),
         (object, r"object is no clbench\.Strategy"),
     ],
 )
 def test_a_broken_strategy_is_caught(strategy, line):
     with pytest.raises(AssertionError, match=line):
         check_strategy(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [(KeepsLocally, "ends otherwise when it is interrupted"), (Unmade, "can't go on"), (Caches, "predict changes")],
+)
+def test_what_can_not_be_gone_on_with_is_caught_by_itself(strategy, line):
+    check_resume(Dark)
+    with pytest.raises(AssertionError, match=line):
+        check_resume(strategy)
 
 
 # Streams that break the contract.

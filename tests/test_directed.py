@@ -14,7 +14,7 @@ from clbench.strategies.corda import CorDA, least
 from clbench.strategies.projected import Frugal, GaLore
 from clbench.strategies.replay import ER
 from clbench.strategies.sparse import S2FT
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
 SIX = ViT(patch=2, width=12, depth=6, heads=2)
@@ -268,5 +268,5 @@ def test_the_outermost_rule_moves_and_the_inner_act_follows():
     ],
     ids=["corda", "galore", "frugal of s2ft"],
 )
-def test_the_contract(make, model):
-    check_strategy(make, model=model)
+def test_it_goes_on(make, model):
+    check_resume(make, model=model)

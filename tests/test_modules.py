@@ -9,7 +9,7 @@ from clbench.errors import Mistake
 from clbench.models import CNN, MLP, ConvBN, ResNet18, ResNet20
 from clbench.modules import Drift, chosen, drift, groups, only, sensitivity, snapshot, swapped
 from clbench.strategy import Strategy
-from clbench.testing import _Perceptron
+from clbench.testing.bench import Perceptron
 
 BN = ("bn.weight", "bn.bias", "bn.mean", "bn.var")
 
@@ -51,7 +51,7 @@ def names(net):
             (3, 32, 32),
             {"stem": 1, **dict.fromkeys(BN, 19), "stage1": 6, "stage2": 6, "stage3": 6, "head": 2},
         ),
-        (_Perceptron(), (4,), {"1": 2, **dict.fromkeys(BN, 1), "head": 2}),
+        (Perceptron(), (4,), {"1": 2, **dict.fromkeys(BN, 1), "head": 2}),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -10,6 +10,7 @@ from clbench.catalogue import names
 from clbench.intransigence import intransigence
 from clbench.metric import Summary
 from clbench.metrics import page
+from clbench.metrics.retention import RETENTION
 from clbench.metrics.summary import SUMMARIES
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -45,6 +46,7 @@ def worked() -> list[tuple[Summary, list]]:
         (summary, page.examples()) for summary in SUMMARIES.values() if summary.id.startswith(("class/", "online"))
     ]
     found += [(summary, [page.recurring(1)]) for summary in accumulation(page.recurring(2)).values()]
+    found += [(summary, [page.retention_rows()]) for summary in RETENTION if "√" not in summary.example]
     found.append((intransigence(best)["class/intransigence"], [page.matrix_rows(page.R)]))
     return [(summary, runs) for summary, runs in found if summary.example]
 

