@@ -24,9 +24,9 @@ from clbench.types import Count
 @dataclass
 class Localisation(Probe):
     """`localisation/auc`: of the forged samples of each exam taught so far, the mean AUC with which the gradient's size
-    tells forged pixels from others (.5: by chance). `localisation/pointing`: the share of them whose largest value is
-    forged; beside it `localisation/share`, the share of pixels that are forged, which chance would come to. Samples
-    that are forged as a whole have no region.
+    tells forged pixels from others; `localisation/place`: the same against the mask of the next sample, what it is worth
+    to know where forgeries mostly are. `localisation/pointing`: the share of them whose largest value is forged;
+    `localisation/share`: the share of pixels that are. Samples that are forged as a whole have no region.
     """
 
     samples: Count = 128
@@ -52,6 +52,7 @@ class Localisation(Probe):
             flat = size.flatten(1)
             values = {
                 "auc": float(pixel_auc(flat, inside).mean()),
+                "place": float(pixel_auc(flat, inside.roll(1, 0)).mean()),
                 "pointing": float(inside.gather(1, flat.argmax(1, keepdim=True)).double().mean()),
                 "share": float(inside.double().mean()),
             }
