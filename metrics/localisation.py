@@ -24,8 +24,8 @@ from clbench.types import Count
 @dataclass
 class Localisation(Probe):
     """`localisation/auc`: of the forged samples of each exam taught so far, the mean AUC with which the gradient's size
-    tells forged pixels from others; `localisation/place`: the same against the mask of the next sample, what it is worth
-    to know where forgeries mostly are. `localisation/pointing`: the share of them whose largest value is forged;
+    tells forged pixels from others; `localisation/place`: the same against the mask of the next sample, what it is
+    worth to know where forgeries mostly are. `localisation/pointing`: the share of them whose largest value is forged;
     `localisation/share`: the share of pixels that are. Samples that are forged as a whole have no region.
     """
 
