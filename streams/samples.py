@@ -70,7 +70,7 @@ class Samples:
         data = self._data(kept)
         open_ = self.classes[paper.since] | data.classes
         share = len(kept) / (len(rows) if there is None else there)
-        self.exams.append(Exam(paper.name, data, open_, paper.since, paper.until, score, share))
+        self.exams.append(Exam(paper.name, data, open_, paper.since, paper.until, score, coverage=share))
 
 
 def named(code: Code, lessons: Sequence[np.ndarray], papers: Sequence[Paper], context: int, rare: int) -> Samples:
