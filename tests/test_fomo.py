@@ -13,6 +13,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.maf import MemoryAdjusted
 from clbench.mixture import Mixture
+from clbench.strategies.consolidation import EWC
 from clbench.strategies.merging import ZeroShotMerge
 from clbench.strategies.schedules import MetaSchedule
 from clbench.streams.concepts import Concepts, drawn
@@ -185,8 +186,13 @@ def test_scores_are_of_every_concept(tmp_path, monkeypatch):
 
 def test_a_run_killed_at_every_save_comes_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def method():
+        held = EWC(ewc_lambda=0.1, fisher_samples=8)
+        return MemoryAdjusted(base=MetaSchedule(meta="dynamic", base=ZeroShotMerge(share=1.0, base=held)), maf=2e8)
+
     check_strategy(
-        lambda: MemoryAdjusted(base=MetaSchedule(meta="dynamic", base=ZeroShotMerge(share=1.0)), maf=2e8),
+        method,
         stream=lambda: Fomo(**{**SMALL, "tasks": 2, "per_class": 6}),
         model=Dual(width=16, pretraining_epochs=2),
         learner=Learner(batch=12, optimizer="adamw", lr=0.01, threads=1, device="cpu"),
