@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from small import Requests, Transformer
+from small import Requests, Transformer, libraries
 from torch import nn
 
 from clbench.catalogue import names, resolve
@@ -37,7 +37,14 @@ QUICK: dict[str, dict[str, Any]] = {
 """options by which a strategy learns the toy stream in less time, or fits the small transformer"""
 FASTER = {"coda_prompt", "l2p"}
 """strategies that learn too little at the usual rate, where the network stands still and is a random one"""
-SHORT = {
+SHORT: dict[str, dict[str, Any]] = {
+    "api_evolution": {
+        "packages": ["jinja2", "hydra-core", "tabulate"],
+        "domains": ("language", "system"),
+        "test_share": 0.3,
+        "rare": 1,
+    },
+    "api_releases": {"packages": libraries()},
     "cir_cifar100": {"experiences": 12},
     "cir_cifar100_slots": {"experiences": 10},
     "mnist_360": {"stretches": 1},
@@ -47,7 +54,7 @@ SHORT = {
     "scole_fashion": {"experiences": 12},
     "scole_mnist": {"experiences": 12},
 }
-"""long streams, cut short"""
+"""long streams, cut short; streams of code, of little code"""
 
 
 def maker(kind: str, name: str, **options: Any) -> Callable[[], Any]:
@@ -73,7 +80,7 @@ def test_strategy(name):
 @pytest.mark.parametrize("name", sorted(names("stream")))
 def test_stream(name):
     try:
-        maker("stream", name)().open(0)
+        maker("stream", name, **SHORT.get(name, {}))().open(0)
     except Mistake as missing:
         pytest.skip(str(missing))
     check_stream(maker("stream", name, **SHORT.get(name, {})))
