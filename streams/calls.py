@@ -128,7 +128,7 @@ class Calls(Stream):
 
     def protocol(self) -> dict[str, Any]:
         code = self._read()
-        form = {"calls of a label": self.rare}
+        form: dict[str, Any] = {"calls of a label": self.rare}
         if self.form == "code":
             words = self._words()
             form = {"asked for": self.ask, "tokens": words.size, "tokenizer content": words.content[:12]}
