@@ -180,6 +180,7 @@ RECIPES = {
             "probes": ["exams", "cost", "timing", "loss"],
             "stream.form": "code",
             "stream.context": 128,
+            "stream.samples": 1000,
             "stream.exam_samples": 200,
             "model": "gpt",
             "learner.epochs": 3,
