@@ -37,7 +37,7 @@ class Budget:
         """
         given = [f"budget.{name}={value:g}" for name, value in vars(self).items() if value]
         if len(given) > 1:
-            raise Mistake(f"{' '.join(given)}: give one budget, not {len(given)}.")
+            raise Mistake(f"{' '.join(given)}: give one budget, not {('two', 'three')[len(given) - 2]}.")
         if self.maf:
             return MemoryAdjusted(strategy, self.maf)
         return Budgeted(strategy, self.flops, self.naive) if given else strategy

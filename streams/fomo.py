@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clbench.data import Data, Source
-from clbench.datasets import open_dataset
+from clbench.datasets import open_dataset, sha256
 from clbench.errors import Mistake
 from clbench.learner import derive
 from clbench.mixture import Mixture, Pool
@@ -218,7 +218,10 @@ class Fomo(Stream):
 
     def checksums(self) -> dict[str, str]:
         found = [open_dataset(concepts.data, self.resolution) for concepts in self.sets]
-        return {dataset.name: dataset.checksum for dataset in found}
+        files = [Path(name).expanduser() for name in (self.scores, self.order) if name.endswith(".json")]
+        return {dataset.name: dataset.checksum for dataset in found} | {
+            file.name: sha256(file) for file in files if file.exists()
+        }
 
     def protocol(self) -> dict[str, Any]:
         augmentation = ([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else [])

@@ -120,6 +120,7 @@ def test_a_file_is_an_order_as_the_authors_have_it(tmp_path):
     file = tmp_path / "order.json"
     file.write_text(json.dumps(names[::-1][:6]))
     stream = opened(order=str(file))
+    assert len(stream.checksums()["order.json"]) == 64
     assert [sorted(lesson.classes) for lesson in stream] == [[9, 10], [7, 8], [5, 6]]
     assert {exam.name: len(exam.classes) for exam in stream.exams()}["left"] == 4
     file.write_text(json.dumps(["left+++11"]))
