@@ -132,7 +132,7 @@ class Dual(Pretrained):
         x, y = pool.gather(torch.arange(len(pool)))
         digest = hashlib.sha256(f"{asdict(self)} {self.checksums()}".encode())
         for part in (x, y, captions[y.unique()]):
-            digest.update(part.contiguous().view(torch.uint8).numpy())
+            digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _pretrained(

@@ -30,10 +30,10 @@ def split(size: int, shares: Mapping[Pool, float], past: bool) -> dict[Pool, int
         past: whether there is a buffer; without one its samples are halved between update, which has an odd one, and
             pretraining, or all update's where pretraining has none
     """
-    counts = {pool: int(size * share) for pool, share in shares.items()}
+    counts: dict[Pool, int] = {"update": 0, "buffer": 0, "pretraining": 0}
+    counts |= {pool: int(size * share) for pool, share in shares.items()}
     for pool in itertools.islice(itertools.cycle(shares), size - sum(counts.values())):
         counts[pool] += 1
-    counts = {"update": 0, "buffer": 0, "pretraining": 0} | counts
     if not past:
         free, parts = counts["buffer"], 1 + (counts["pretraining"] > 0)
         counts["buffer"] = 0

@@ -117,7 +117,7 @@ class EWC(Around):
                 gradients, logs = each(values, x, y)
             share = (logs.exp() if self.fisher == "weighted" else torch.ones_like(logs)) / samples
             for name, gradient in gradients.items():
-                total[name] += (share @ gradient.flatten(1).square_()).view_as(total[name])
+                total[name] += (share @ gradient.reshape(len(gradient), -1).square_()).view_as(total[name])
         return list(total.values())
 
 

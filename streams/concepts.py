@@ -112,4 +112,6 @@ def drawn(labels: np.ndarray, most: int | None = None, share: float | None = Non
     ordered = labels[order]
     first, end = (np.searchsorted(ordered, ordered, side) for side in ("left", "right"))
     rank = np.arange(len(labels)) - first
-    return np.sort(order[rank < (most if share is None else np.round(share * (end - first)))])
+    sizes = end - first
+    limit = np.minimum(sizes if most is None else most, sizes if share is None else np.round(share * sizes))
+    return np.sort(order[rank < limit])

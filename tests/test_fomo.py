@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from clbench.config import resolve, to_text
+from clbench.dual import Dual
 from clbench.errors import Mistake
+from clbench.learner import Learner
+from clbench.maf import MemoryAdjusted
 from clbench.mixture import Mixture
+from clbench.strategies.consolidation import EWC
+from clbench.strategies.merging import ZeroShotMerge
+from clbench.strategies.schedules import MetaSchedule
 from clbench.streams.concepts import Concepts, drawn
 from clbench.streams.fomo import Fomo, contrastive
 from clbench.streams.orderings import Concept, chunks, frequent, scored, shortened, similar
 from clbench.streams.scores import scores
+from clbench.testing import check_strategy
 
 SETS = [
     Concepts("digits", "pretraining", "upright", "a {}.", classes=(0, 4)),
@@ -175,3 +182,18 @@ def test_scores_are_of_every_concept(tmp_path, monkeypatch):
     found = scores(["stream=fomo", "stream.per_class=4", "model.pretraining_epochs=1"])
     assert len(found) == 30
     assert all(0 <= one["performance"] <= 1 and one["loss"] > 0 for one in found.values())
+
+
+def test_a_run_killed_at_every_save_comes_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def method():
+        held = EWC(ewc_lambda=0.1, fisher_samples=8)
+        return MemoryAdjusted(base=MetaSchedule(meta="dynamic", base=ZeroShotMerge(share=1.0, base=held)), maf=2e8)
+
+    check_strategy(
+        method,
+        stream=lambda: Fomo(**{**SMALL, "tasks": 2, "per_class": 6}),
+        model=Dual(width=16, pretraining_epochs=2),
+        learner=Learner(batch=12, optimizer="adamw", lr=0.01, threads=1, device="cpu"),
+    )
