@@ -114,8 +114,8 @@ class Code:
         return self.arrays["text"][start:stop].tobytes()
 
     def checksums(self) -> dict[str, str]:
-        """The content of each package, as `name version` to sha256."""
-        return {f"{o['name']} {o['version']}".strip(): o["sha256"] for o in self.origins}
+        """The content of each package, as its number, name and version to sha256."""
+        return {f"{n} {o['name']} {o['version']}".strip(): o["sha256"] for n, o in enumerate(self.origins)}
 
     def called(self) -> np.ndarray:
         """Of each API, the package that it is imported from, as a word."""

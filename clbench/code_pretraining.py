@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clbench.code_tokens import blocks
+from clbench.code_tokens import END, blocks
 from clbench.datasets import root
 from clbench.errors import Mistake
 from clbench.prepare import progress
@@ -69,7 +69,8 @@ def gpt(layers: int, heads: int, width: int, length: int, tokens: int) -> nn.Seq
     library = transformers()
     config = library.GPT2Config(
         vocab_size=tokens, n_positions=length, n_embd=width, n_layer=layers, n_head=heads,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="eager",
+        bos_token_id=END, eos_token_id=END, attn_implementation="eager", resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0,
     )  # fmt: skip
     head = nn.Linear(width, tokens, bias=False)
     nn.init.normal_(head.weight, std=0.02)
@@ -109,6 +110,7 @@ def pretrained(options: Mapping[str, Any], source: Path) -> Path:
     return file
 
 
+@torch.enable_grad()
 def pretrain(options: Mapping[str, Any], pool: np.ndarray) -> tuple[nn.Module, list[tuple[int, float]]]:
     """A GPT that has learned a pool's next tokens, and its loss on the pool's end after so many steps: ten looks.
 

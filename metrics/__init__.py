@@ -26,6 +26,7 @@ CATALOGUE: dict[str, object] = {
     "restoration": "clbench.metrics.restoration:Restoration",
     "retrieval": "clbench.metrics.retrieval:Retrieval",
     "timing": "clbench.metrics.cost:Timing",
+    "usage": "clbench.metrics.usage:Usage",
     **SUMMARIES,
     **DETECTED,
     **ELSEWHERE,

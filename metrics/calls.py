@@ -25,6 +25,7 @@ def coverage(rows: Sequence[Row]) -> Value:
     return Value(sum(values) / len(values))
 
 
+_USAGE = "Weyssow et al., On the Usage of Continual Learning for Pre-trained Language Models of Code, FSE 2023"
 _LIST = "ours; Hit@k and reciprocal rank as in recommender systems"
 
 CALLS: tuple[Summary, ...] = (
@@ -51,6 +52,21 @@ CALLS: tuple[Summary, ...] = (
             ("hit5", "Hit@5", "the share of answers whose label is among the 5 likeliest"),
             ("hit10", "Hit@10", "the share of answers whose label is among the 10 likeliest"),
             ("mrr", "MRR", "the mean of 1 / rank of the label among the exam's own"),
+        )
+    ),
+    *(
+        Summary(
+            f"usage/{name}",
+            partial(measure, metric=f"usage/{name}", formula=last),
+            f"the mean over exams at the end of the rows usage/{name}: {text}",
+            source,
+            unit="%",
+            title=title,
+        )
+        for name, title, text, source in (
+            ("exact", "whole calls", "the share of calls written as they are", _USAGE),
+            ("bleu", "BLEU of calls", "smoothed sentence BLEU-4 over lexical tokens", _USAGE),
+            ("keyword_f1", "keyword F1", "F1 of the names of keywords, over calls that have some", "ours"),
         )
     ),
     Summary(

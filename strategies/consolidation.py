@@ -152,13 +152,19 @@ _BEST = {  # stream: (rate, lambda), gamma 1
 }
 
 PRESETS = [
-    Preset(
-        "ewc",
-        stream,
-        {"learner.lr": rate, "strategy.ewc_lambda": weight},
-        _DER,
-        recipe="der2020",
-        when={"base": "naive"},
-    )
-    for stream, (rate, weight) in _BEST.items()
+    *(
+        Preset(
+            "ewc",
+            stream,
+            {"learner.lr": rate, "strategy.ewc_lambda": weight},
+            _DER,
+            recipe="der2020",
+            when={"base": "naive"},
+        )
+        for stream, (rate, weight) in _BEST.items()
+    ),
+    *(
+        Preset("ewc", stream, {"strategy.fisher_samples": 500}, "untuned: a sample's gradient is the whole table's")
+        for stream in ("api_evolution", "api_releases")
+    ),
 ]

@@ -62,9 +62,9 @@ class Releases(Calls):
         borne = np.zeros((count, called.max() + 1), bool)
         borne[when[ours], called[api[ours]]] = True
         taught, asked = (ours & kept[function] for kept in (code.train, code.test))
-        debut = used.argmax(0)
+        debut, throughout = used.argmax(0), np.logical_and.reduce(used)
         lessons = [np.flatnonzero(taught & (when == k)) for k in range(count)]
-        papers = [Paper("lives", np.flatnonzero(asked & (when == 0) & used.all(0)[api]), 0)]
+        papers = [Paper("lives", np.flatnonzero(asked & (when == 0) & throughout[api]), 0)]
         for k in range(1, count):
             fresh = asked & (when == k) & (debut == k)[api]
             papers.append(Paper(f"new {k}", np.flatnonzero(fresh), k))

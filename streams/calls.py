@@ -128,7 +128,7 @@ class Calls(Stream):
 
     def protocol(self) -> dict[str, Any]:
         code = self._read()
-        form = {"calls of a label": self.rare}
+        form: dict[str, Any] = {"calls of a label": self.rare}
         if self.form == "code":
             words = self._words()
             form = {"asked for": self.ask, "tokens": words.size, "tokenizer content": words.content[:12]}
@@ -180,6 +180,7 @@ RECIPES = {
             "probes": ["exams", "cost", "timing", "loss"],
             "stream.form": "code",
             "stream.context": 128,
+            "stream.samples": 1000,
             "stream.exam_samples": 200,
             "model": "gpt",
             "learner.epochs": 3,

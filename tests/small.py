@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -171,3 +176,27 @@ def watched(kind, log, **options):
             return found
 
     return Watched(**options)
+
+
+@cache
+def libraries() -> list[str]:
+    """Two releases of two libraries: folders of files that call what stays, what goes, and what is new."""
+    home = Path(mkdtemp())
+    atexit.register(rmtree, home)
+    folders = []
+    for release, changing in enumerate(("old", "fresh")):
+        for library in ("alpha", "beta"):
+            folder = home / str(release) / library
+            folder.mkdir(parents=True)
+            (folder / "__init__.py").write_text("")
+            for number in range(24):
+                a, b, c = (f"{name}{number}" for name in ("first", "second", "third"))
+                (folder / f"part{number}.py").write_text(
+                    f"from {library} import core\n\n"
+                    f"def work{number}({a}, {b}):\n"
+                    f"    {a} = core.keep{number % 3}({a}{f' + {b}' * number})\n"
+                    f"    {b} = core.{changing}{number % 4}({a}, {c}={a})\n"
+                    f"    return core.keep{(number + release) % 3}({b}, {a})\n"
+                )
+            folders.append(str(folder))
+    return folders

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from small import Reordered, Requests, Transformer
+from small import Reordered, Requests, Transformer, libraries
 from torch import nn
 
 from clbench.catalogue import names, resolve
@@ -42,7 +42,14 @@ FASTER = {"coda_prompt", "l2p", "meta_schedule", "sur_lid"}
 classes' part of the loss has a small weight"""
 FITTING: dict[str, type[Stream]] = {"requests": Requests, "shared classes": Reordered}
 """small streams that offer what the toy stream does not"""
-SHORT = {
+SHORT: dict[str, dict[str, Any]] = {
+    "api_evolution": {
+        "packages": ["jinja2", "hydra-core", "tabulate"],
+        "domains": ("language", "system"),
+        "test_share": 0.3,
+        "rare": 1,
+    },
+    "api_releases": {"packages": libraries()},
     "cir_cifar100": {"experiences": 12},
     "cir_cifar100_slots": {"experiences": 10},
     "forgery": {"per_photograph": 6, "resolution": 16},
@@ -55,7 +62,7 @@ SHORT = {
     "scole_fashion": {"experiences": 12},
     "scole_mnist": {"experiences": 12},
 }
-"""long streams, cut short"""
+"""long streams, cut short; streams of code, of little code"""
 
 
 def maker(kind: str, name: str, **options: Any) -> Callable[[], Any]:

@@ -15,7 +15,7 @@ WINGS = ("streams", "strategies", "metrics")
 FILES = sorted(path for name in ("clbench", *WINGS) for path in (ROOT / name).rglob("*.py"))
 HEAVY = {
     "PIL", "avalanche", "hypothesis", "matplotlib", "mlflow", "pandas", "ray", "scipy", "sklearn", "timm", "torch",
-    "torchvision",
+    "torchvision", "transformers",
 }  # fmt: skip
 """what a command that trains nothing has no use for"""
 KEPT = {
@@ -26,7 +26,9 @@ KEPT = {
     "pandas": {"clbench/result.py"},
     "ray": {"clbench/sweep.py"},
     "timm": {"clbench/models.py", "clbench/adapters.py", "clbench/pretrained.py", "clbench/backbones.py"},
+    "tokenizers": {"clbench/code_tokens.py"},
     "torchvision": {"clbench/vision.py"},
+    "transformers": {"clbench/code_pretraining.py", "clbench/code_tokens.py"},
 }
 """packages that only these files may import, wherever in the file"""
 SPEAKERS = {"clbench/cli.py", "clbench/show.py"}
