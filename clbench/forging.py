@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,13 +101,13 @@ class Forging:
             Mistake: there are too few photographs, or the folder cannot be written.
         """
         folder = root() / ".cache" / f"forged-{self._key}"
+        there = (folder / "dataset.json").exists()
         try:
             dataset = load(folder)
         except Mistake:
-            try:
-                self._write(folder)
-            except OSError as error:
-                raise Mistake(f"{folder} cannot be written ({error}). CLBENCH_DATA can name another place.") from error
+            if there:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._write(folder)
             dataset = load(folder)
         return dataset, {split: np.load(folder / f"{split}.mask.npy") for split in dataset.splits}
 
@@ -175,8 +176,9 @@ class Forging:
         name = f"{photograph.name}/{shot.window}"
         rng = np.random.default_rng(derive(self.draw, f"{name}/{shot.operator}/{shot.increment}"))
         image, camera = self._seen(shot.photograph, shot.window, shot.camera), CAMERAS[shot.camera]
-        quality, parameters = int(rng.integers(camera.quality[0], camera.quality[1] + 1)), {}
-        mask = np.zeros(image.shape[:2])
+        quality = int(rng.integers(camera.quality[0], camera.quality[1] + 1))
+        about: dict[str, Any] = {"window": name, "operator": shot.operator, "increment": shot.increment}
+        about["quality"], mask = quality, np.zeros(image.shape[:2])
         if shot.operator != REAL:
             others = [p for p in self.split[split] if self.photographs[p].group != photograph.group]
             others = others or [shot.photograph]
@@ -184,10 +186,9 @@ class Forging:
             window = int(rng.integers(len(self._windows[other])))
             forged = self._operators[shot.operator](image, self._seen(other, window, shot.camera), rng)
             image, mask = forged.image, forged.mask
-            parameters = {key: float(value) for key, value in forged.parameters.items()}
-            parameters["donor"] = f"{self.photographs[other].name}/{window}"  # type: ignore[assignment]
-        about = {"window": name, "operator": shot.operator, "increment": shot.increment, "quality": quality}
-        return Sample(bytes_of(jpeg(image, quality)), bytes_of(mask), {**about, **parameters})
+            about |= {key: float(value) for key, value in forged.parameters.items()}
+            about["donor"] = f"{self.photographs[other].name}/{window}"
+        return Sample(bytes_of(jpeg(image, quality)), bytes_of(mask), about)
 
     def _seen(self, photograph: int, window: int, camera: int) -> np.ndarray:
         """A window of a photograph as a camera gives it, float, in [0, 1]."""
@@ -207,39 +208,48 @@ class Forging:
             "increment": [*self.increments, *([SHARED] if self.shared else [])],
             "photograph": [photograph.name for photograph in self.photographs],
         }
-        folder.parent.mkdir(parents=True, exist_ok=True)
         count = sum(map(len, shots.values()))
-        with beside(folder, replace=True) as new, progress(self.name, count) as advance:
-            for split, of_split in shots.items():
-                columns = {
-                    "y": [shot.operator != REAL for shot in of_split],
-                    "operator": [names["operator"].index(shot.operator) for shot in of_split],
-                    "increment": [names["increment"].index(shot.increment) for shot in of_split],
-                    "photograph": [shot.photograph for shot in of_split],
-                }
-                for column, values in columns.items():
-                    np.save(new / f"{split}_{column}.npy", np.array(values, np.int64))
-                self._fill(new, split, of_split, advance)
-            card = {
-                "name": self.name,
-                "classes": [REAL, "fake"],
-                "fields": names,
-                "splits": {split: len(of_split) for split, of_split in shots.items()},
-                "shape": [self.side, self.side, 3],
-                "source": f"forged from {len(self.photographs)} photographs: {self.name}",
-                "licence": "that of the photographs",
-                "sha256": {file.name: sha256(file) for file in sorted(new.glob("*_*.npy"))},
-            }
-            (new / "dataset.json").write_text(json.dumps(card, indent=1), "utf-8")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with beside(folder, replace=False) as new, progress(self.name, count) as advance:
+                self._fill(new, shots, names, advance)
+        except OSError as error:
+            raise Mistake(f"{folder} cannot be written ({error}). CLBENCH_DATA can name another place.") from error
 
-    def _fill(self, folder: Path, split: str, shots: Sequence[Shot], advance: Any) -> None:
-        """Images, masks and parameters of a split."""
-        images = np.empty((len(shots), self.side, self.side, 3), np.uint8)
-        masks = np.empty(images.shape[:3], np.uint8)
-        with (folder / f"{split}.parameters.jsonl").open("w", encoding="utf-8") as lines:
-            for place, shot in enumerate(shots):
-                images[place], masks[place], parameters = self.sample(split, shot)
-                lines.write(json.dumps(parameters) + "\n")
-                advance(1)
-        np.save(folder / f"{split}_x.npy", images)
-        np.save(folder / f"{split}.mask.npy", masks)
+    def _fill(
+        self,
+        folder: Path,
+        shots: dict[str, list[Shot]],
+        names: dict[str, list[str]],
+        advance: Callable[[int], None],
+    ) -> None:
+        """Every file of the data set."""
+        for split, of_split in shots.items():
+            columns = {
+                "y": [shot.operator != REAL for shot in of_split],
+                "operator": [names["operator"].index(shot.operator) for shot in of_split],
+                "increment": [names["increment"].index(shot.increment) for shot in of_split],
+                "photograph": [shot.photograph for shot in of_split],
+            }
+            for column, values in columns.items():
+                np.save(folder / f"{split}_{column}.npy", np.array(values, np.int64))
+            images = np.empty((len(of_split), self.side, self.side, 3), np.uint8)
+            masks = np.empty(images.shape[:3], np.uint8)
+            with (folder / f"{split}.parameters.jsonl").open("w", encoding="utf-8") as lines:
+                for place, shot in enumerate(of_split):
+                    images[place], masks[place], parameters = self.sample(split, shot)
+                    lines.write(json.dumps(parameters) + "\n")
+                    advance(1)
+            np.save(folder / f"{split}_x.npy", images)
+            np.save(folder / f"{split}.mask.npy", masks)
+        card = {
+            "name": self.name,
+            "classes": [REAL, "fake"],
+            "fields": names,
+            "splits": {split: len(of_split) for split, of_split in shots.items()},
+            "shape": [self.side, self.side, 3],
+            "source": f"forged from {len(self.photographs)} photographs: {self.name}",
+            "licence": "that of the photographs",
+            "sha256": {file.name: sha256(file) for file in sorted(folder.glob("*_*.npy"))},
+        }
+        (folder / "dataset.json").write_text(json.dumps(card, indent=1), "utf-8")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class DeepfakeBench(Divided):
     """in order: a set, all of it; or SET/LABEL+LABEL, its real videos and the forgeries of these labels"""
     real: str | None = None
     """a set whose real videos all increments show, instead of their own (the protocol by kinds of forgery)"""
+    labels: dict[str, Literal[0, 1]] = field(default_factory=dict)
+    """labels that are not among the known ones: 0, real; 1, fake"""
     compression: str = "c23"
     """of sets that have several"""
     frames: Count = 8
@@ -85,7 +87,9 @@ class DeepfakeBench(Divided):
         return load(folder)
 
     def _key(self) -> str:
-        options = {name: getattr(self, name) for name in ("data", "resolution", "increments", "real", "compression")}
+        options = {
+            name: getattr(self, name) for name in ("data", "resolution", "increments", "real", "labels", "compression")
+        }
         texts = [self._json(name).read_bytes() for name in self._sets()]
         whole = repr([options, self.frames, self.exam_frames, [hashlib.sha256(text).hexdigest() for text in texts]])
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
@@ -107,10 +111,11 @@ class DeepfakeBench(Divided):
 
     def _videos(self, name: str) -> Iterator[tuple[str, Video]]:
         """Each video of a set once, with its label."""
+        kinds = {**LABELS, **self.labels}
         (content,) = json.loads(self._json(name).read_text("utf-8")).values()
         for label, splits in content.items():
-            if label not in LABELS:
-                raise unknown(f"label in {name}.json", label, LABELS)
+            if label not in kinds:
+                raise unknown(f"label (stream.labels) for {name}.json", label, kinds)
             found: dict[str, dict[str, Sequence[str]]] = {}
             for split in ("train", "test"):
                 videos = splits.get(split, {})
@@ -123,7 +128,7 @@ class DeepfakeBench(Divided):
             for video in sorted(found):
                 split = ("test" if test[video] else "train") if video in test else next(iter(found[video]))
                 frames = sorted((f.replace("\\", "/") for f in found[video][split]), key=lambda f: int(Path(f).stem))
-                yield label, Video(f"{name}/{label}/{video}", LABELS[label], split, tuple(frames))
+                yield label, Video(f"{name}/{label}/{video}", kinds[label], split, tuple(frames))
 
     def _chosen(self) -> Iterator[tuple[str, Video]]:
         """Which videos belong to which increment."""

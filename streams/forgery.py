@@ -52,8 +52,8 @@ class Forgery(Divided):
     increments: list[str] = field(default_factory=lambda: ["splice", "mesh_warp", "checkerboard", "autoencoder"])
     """in order: operators, or kinds of forgery (hybrid, reenactment, swap, synthesis)"""
     reals: Literal["apart", "shared"] = "apart"
-    """apart: each increment has photographs of its own, by another camera; shared: all show the same"""
-    per_photograph: Count = 192
+    """apart: each increment has windows of its own, by another camera; shared: all show the same"""
+    per_photograph: Count = 256
     """windows of each of the `photographs`, at the most; of a data set each image is one"""
     held_out: Share = 0.35
     """share of the photographs of which exams are made"""

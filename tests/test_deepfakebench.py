@@ -100,7 +100,10 @@ def test_mistakes(bench):
     )
     refused(r"^There is no kind of forgery in FaceForensics\+\+ named 'FF-NT'", increments=["FaceForensics++/FF-NT"])
     file = bench / "dataset_json" / "DFD.json"
-    file.write_text(file.read_text().replace("DFD_fake", "DFD_forged"))
-    refused(r"^There is no label in DFD\.json named 'DFD_forged'", increments=["DFD"])
+    file.write_text(file.read_text().replace('"DFD_fake"', '"DFD_forged"'))
+    refused(r"^There is no label \(stream\.labels\) for DFD\.json named 'DFD_forged'", increments=["DFD"])
+    told = DeepfakeBench(**options(bench, increments=["DFD"], labels={"DFD_forged": 1}))
+    told.open(0)
+    assert told[0].train.labels.tolist().count(1) == 3 * 3
     with pytest.raises(Mistake, match=r"^This stream needs data: stream\.data=FOLDER"):
         DeepfakeBench().open(0)

@@ -176,6 +176,15 @@ def test_photographs_come_with_what_is_installed():
     assert all(p.pixels.shape[2] == 3 and min(p.pixels.shape[:2]) >= 300 for p in packaged())
 
 
+def test_three_photographs_are_enough_to_begin_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLBENCH_DATA", str(tmp_path))
+    monkeypatch.setattr("clbench.streams.forgery.packaged", lambda: packaged()[:3])
+    stream = Forgery(resolution=16, per_photograph=8)
+    stream.open(0)
+    assert [len(experience.train) for experience in stream] == [8] * 4
+    assert {len(exam.data) for exam in stream.exams()} == {4}
+
+
 def test_residuals_are_of_what_neighbours_do_not_predict():
     model = SRM(width=4).build((3, 32, 32), 2)
     ramp = torch.arange(32.0).expand(1, 3, 32, 32) / 32
