@@ -99,6 +99,12 @@ class GPT(OfTokens):
 
         return pool(self.packages, self.test_share, self.vocabulary)
 
+    def checksums(self) -> dict[str, str]:
+        """What decides the weights, which need not be there: a run is checked before any are learned."""
+        from clbench.code_pretraining import content
+
+        return {"gpt": content(self._options(), self._source)} if self.steps else {}
+
     @property
     def file(self) -> Path | None:
         """Where the weights lie; they are learned where they are not there yet."""

@@ -96,9 +96,7 @@ def pretrained(options: Mapping[str, Any], source: Path) -> Path:
         options: of `clbench.code_models.GPT`
         source: folder of a pool (clbench.code_tokens)
     """
-    card = json.loads((source / "dataset.json").read_text("utf-8"))
-    told = json.dumps([dict(options), card["sha256"]], sort_keys=True)
-    file = root() / ".cache" / f"gpt-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
+    file = root() / ".cache" / f"gpt-{content(options, source)[:16]}.safetensors"
     if not file.exists():
         from safetensors.torch import save_file
 
@@ -108,6 +106,12 @@ def pretrained(options: Mapping[str, Any], source: Path) -> Path:
         save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary, facts)
         temporary.replace(file)
     return file
+
+
+def content(options: Mapping[str, Any], source: Path) -> str:
+    """SHA-256 over all that decides the weights: what they are learned from and how, but not on which machine."""
+    card = json.loads((source / "dataset.json").read_text("utf-8"))
+    return hashlib.sha256(json.dumps([dict(options), card["sha256"]], sort_keys=True).encode()).hexdigest()
 
 
 @torch.enable_grad()

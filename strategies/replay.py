@@ -158,6 +158,10 @@ PRESETS = [
         for stream, rates in _RATES.items()
         for size, rate in rates.items()
     ),
+    *(
+        Preset("er", stream, {"strategy.memory_size": 200}, "Weyssow et al. 2023; their code: 200 blocks", recipe="gpt")
+        for stream in ("api_evolution", "api_releases")
+    ),
     Preset("er", "mnist", {"learner.replay_batch": 10}, _DER, recipe="der2020"),
     *(
         Preset("er", "cifar100", {"learner.lr": 0.1}, _XDER.format("er"), recipe="xder2022", when={"memory_size": size})

@@ -12,12 +12,13 @@ from torch import nn
 from clbench.code import read
 from clbench.code_models import GPT, HashedContext
 from clbench.code_tokens import blocks, pool_of, vocabulary
+from clbench.data import Data, Source
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.metric import Look, exact
 from clbench.metrics.ranks import Ranks
 from clbench.metrics.summary import SUMMARIES
-from clbench.metrics.usage import bleu, call, keyword_f1, written
+from clbench.metrics.usage import Usage, bleu, call, keyword_f1, written
 from clbench.strategies.consolidation import EWC
 from clbench.strategies.replay import ER
 from clbench.strategy import Strategy
@@ -192,6 +193,24 @@ def test_calls_are_written_one_token_after_another():
     raw = torch.tensor([[3, 4, 0, 0, 0, 0], [5, 6, 7, 8, 9, 10]], dtype=torch.int32)
     found = written(look, raw, torch.tensor([2, 6]))
     assert found.tolist() == [list(range(5, 35)), list(range(11, 41))]
+
+
+class Letters(Transform):
+    """Token t is the letter at place t."""
+
+    def text(self, tokens: list[int]) -> str:
+        return "".join("_f(a=1)zzz"[min(token, 9)] for token in tokens)
+
+
+def test_a_call_that_is_written_as_it_stands_has_full_marks():
+    learner = Learner(threads=1, device="cpu")
+    learner.where, learner._transform = torch.device("cpu"), Letters()
+    x = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 0]], dtype=torch.int32)
+    y = torch.tensor([[1, 2, 3, 4, 5, 6, -100, -100]])
+    exam = Exam("one", Data(Source(x, y), torch.arange(1)), frozenset(range(50)), since=0, score="usage")
+    look = Look(1, 0, learner, Writes(), Syllabus(1, 50, (8,), (4,), True, (8,)), [exam], frozenset())
+    rows = {row.metric: row.value for row in Usage()(look)}
+    assert rows == pytest.approx({"usage/exact": 1, "usage/bleu": 1, "usage/keyword_f1": 1})
 
 
 def test_bleu_and_keywords_by_hand():

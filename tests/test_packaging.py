@@ -84,8 +84,9 @@ def test_the_wheel_holds_every_module_and_nothing_else(source, wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         licences = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
-    weights = {f"clbench/weights/{file.name}" for file in (ROOT / "clbench" / "weights").iterdir()}
-    assert names == modules(source) | {"clbench/py.typed", "clbench/report.html"} | weights
+    folders = (ROOT / "clbench" / kind for kind in ("pins", "weights"))
+    beside = {f"clbench/{folder.name}/{file.name}" for folder in folders for file in folder.iterdir()}
+    assert names == modules(source) | {"clbench/py.typed", "clbench/report.html"} | beside
     assert len(licences) == 1
 
 
