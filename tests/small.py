@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -188,7 +189,6 @@ def libraries() -> list[str]:
         for library in ("alpha", "beta"):
             folder = home / str(release) / library
             folder.mkdir(parents=True)
-            (folder / "__init__.py").write_text("")
             for number in range(24):
                 a, b, c = (f"{name}{number}" for name in ("first", "second", "third"))
                 (folder / f"part{number}.py").write_text(
@@ -198,5 +198,8 @@ def libraries() -> list[str]:
                     f"    {b} = core.{changing}{number % 4}({a}, {c}={a})\n"
                     f"    return core.keep{(number + release) % 3}({b}, {a})\n"
                 )
+            (folder / "__init__.py").write_text("")
+            for file in folder.iterdir():
+                os.utime(file, (0, 0))  # one entry of the cache, whenever they are made
             folders.append(str(folder))
     return folders
