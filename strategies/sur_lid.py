@@ -6,7 +6,8 @@ arXiv 2411.11396): sparse uniform replay (SUR), latent-space incremental detecti
 What differs here, and why. The formulas are the paper's as a reader of it notes them; the paper itself was not at
 hand. What they leave open is as in the released code: samples of memory in a step, temperature, the range of the
 centre's weight. The squared distance to the old features is a mean over samples and not a sum, in squared lengths of
-the old ones, so that its weight hangs neither on how many samples there are nor on the network's scale. The released
+the old ones, so that its weight hangs neither on how many samples there are nor on the network's scale; that form was
+chosen among two by one run's exams, which no comparison may be read without. The released
 code is rough (its heads are in no optimiser and no checkpoint, it picks the epoch on the test set); its other rule of
 selection is `select=released`, and its weights can be set (docs/strategies.md). All experiences share `memory_size`,
 where the paper keeps 500 samples of each. Any number of classes will do: a head learns and answers among the classes of
