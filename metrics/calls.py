@@ -51,7 +51,7 @@ CALLS: tuple[Summary, ...] = (
             ("hit1", "Hit@1", "the share of answers whose label is the likeliest of the exam's own"),
             ("hit5", "Hit@5", "the share of answers whose label is among the 5 likeliest"),
             ("hit10", "Hit@10", "the share of answers whose label is among the 10 likeliest"),
-            ("mrr", "MRR", "the mean of 1 / rank of the label among the exam's own"),
+            ("mrr", "mean reciprocal rank", "the mean of 1 / rank of the label among the exam's own"),
         )
     ),
     *(

@@ -77,7 +77,7 @@ RETENTION = tuple(
     for name, title, measure, formula, example, remark in (
         (
             "a_ka",
-            "A_KA",
+            "accumulation, A_KA",
             lambda place: place.accumulated,
             "mean over the exams j that are taught at some time of a(T, j), untaught ones included; a: accuracy among "
             "the exam's own labels",
@@ -87,7 +87,7 @@ RETENTION = tuple(
         ),
         (
             "a_zs",
-            "A_ZS",
+            "retention, A_ZS",
             lambda place: place.retained,
             "mean over the exams j that are never taught of a(T, j); a: accuracy among the exam's own labels",
             "(.60 + .40) / 2",
@@ -96,7 +96,7 @@ RETENTION = tuple(
         ),
         (
             "gm",
-            "GM",
+            "mean of A_KA and A_ZS",
             lambda place: place.mean,
             "the geometric mean of A_KA and A_ZS",
             "√(.65 * .50)",

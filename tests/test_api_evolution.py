@@ -25,7 +25,7 @@ from clbench.strategy import Strategy
 from clbench.stream import Exam, Stream, Syllabus
 from clbench.streams.api_evolution import Domains
 from clbench.streams.api_releases import Releases
-from clbench.testing import _Bench, _goes_on, _repeats, check_stream
+from clbench.testing import check_resume, check_stream
 from clbench.transform import Transform
 
 SMALL = {"packages": ["jinja2", "hydra-core", "tabulate"], "domains": ("language", "system"), "test_share": 0.3}
@@ -79,12 +79,9 @@ def test_mistakes_of_options_are_one_line():
         Domains(**SMALL, ask="usage").open(0)
 
 
-def test_a_classifier_of_calls_repeats_and_goes_on_after_an_interruption():
-    stream = lambda: Domains(**SMALL, rare=1, samples=60, exam_samples=20)  # noqa: E731
-    bench = _Bench(lambda: ER(20), stream, HashedContext(8, 256), LEARNER)
-    alone = bench.run()
-    _repeats(bench, alone)
-    _goes_on(bench, alone)
+def test_a_classifier_of_calls_goes_on_after_an_interruption():
+    stream = Domains(**SMALL, rare=1, samples=60, exam_samples=20)
+    check_resume(ER(20), stream=stream, model=HashedContext(8, 256), learner=LEARNER)
 
 
 def test_hashed_context_sees_order_and_not_what_is_not_there():
@@ -142,8 +139,7 @@ def test_a_gpt_begins_with_what_it_learned_from_the_pool_and_goes_on_after_an_in
     with torch.no_grad():
         learned, random = (loss(m.build((32,), 300)(x.float()), y) for m in (model, replace(model, steps=0)))
     assert learned < random - 0.5
-    bench = _Bench(lambda: EWC(ER(20), fisher_samples=8), lambda: Domains(**TOKENS), model, LEARNER)
-    _goes_on(bench, bench.run())
+    check_resume(EWC(ER(20), fisher_samples=8), stream=Domains(**TOKENS), model=model, learner=LEARNER)
     other = Domains(**SMALL)
     other.open(0)
     with pytest.raises(Mistake, match=r"^A language model predicts tokens"):

@@ -5,7 +5,7 @@ import io
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -377,7 +377,7 @@ def test_there_and_back(stream):
     back = from_benchmark(to_benchmark(stream, seed=1))
     back.open(1)
     transform = stream.transform()
-    assert back.syllabus() == stream.syllabus()
+    assert back.syllabus() == replace(stream.syllabus(), names=())
     for one, other in zip(stream, back, strict=True):
         x, y = one.train.gather(torch.arange(len(one.train)))
         again, labels = other.train.gather(torch.arange(len(other.train)))

@@ -416,8 +416,8 @@ def listed(*names):
 
 
 PROBES = (
-    "anytime, anytime100, calibration, cka, confusion, cost, drift, exams, loss, online, plasticity, ranks, recovery, "
-    "restoration, retrieval, timing, usage"
+    "anytime, anytime100, calibration, cka, confusion, cost, detection, drift, exams, localisation, loss, online, "
+    "plasticity, ranks, recovery, restoration, retrieval, timing, usage"
 )
 SETTINGS = (
     "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "

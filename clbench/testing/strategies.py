@@ -218,7 +218,7 @@ def _sees_no_more_than_its_lessons(bench: Bench) -> None:
     hold(not found, f"answers by the labels of the exams: with others, {found} differs. {cause}")
 
 
-def _altered(stream: Stream, known: int | None = None, labels_only: bool = False) -> _InMemory:
+def _altered(stream: Stream, known: int | None = None, labels_only: bool = False) -> InMemory:
     """The same stream held in memory, all samples in one source.
 
     Args:
@@ -238,7 +238,7 @@ def _altered(stream: Stream, known: int | None = None, labels_only: bool = False
     source = Source(torch.cat(xs), torch.cat(ys))
     taught = [replace(e, train=Data(source, at, lesson=e.index)) for e, at in zip(lessons, places, strict=False)]
     asked = [replace(e, data=Data(source, at)) for e, at in zip(exams, places[len(lessons) :], strict=True)]
-    return _InMemory(taught, asked, stream.syllabus(), stream.transform(), type(stream))
+    return InMemory(taught, asked, stream.syllabus(), stream.transform(), type(stream))
 
 
 def _other(x: Tensor) -> Tensor:
@@ -303,7 +303,7 @@ def _options(thing: Any, path: str = "") -> dict[str, Any]:
 
 
 @dataclass
-class _InMemory(Stream):
+class InMemory(Stream):
     """A stream that holds what it teaches, and knows of nothing else."""
 
     lessons: list[Experience]
