@@ -125,11 +125,6 @@ def test_naive_through_both_loops_is_the_same_to_the_bit(options, tmp_path):
 
 
 @installed
-def test_naive_of_theirs_keeps_the_contract():
-    check_strategy(Avalanche)
-
-
-@installed
 def test_a_method_of_no_strength_is_naive():
     found = []
     for strategy in (
