@@ -94,13 +94,13 @@ class Forging:
     draw: int
     """the seed of all of it"""
 
-    def open(self) -> tuple[Dataset, dict[str, np.ndarray]]:
-        """The data set, and the masks of each split (uint8, N x H x W); made where they are not there or not whole.
+    def open(self) -> Dataset:
+        """The data set, made where it is not there or not whole.
 
         Raises:
             Mistake: there are too few photographs, or the folder cannot be written.
         """
-        folder = root() / ".cache" / f"forged-{self._key}"
+        folder = self._folder
         there = (folder / "dataset.json").exists()
         try:
             dataset = load(folder)
@@ -109,7 +109,15 @@ class Forging:
                 shutil.rmtree(folder, ignore_errors=True)
             self._write(folder)
             dataset = load(folder)
-        return dataset, {split: np.load(folder / f"{split}.mask.npy") for split in dataset.splits}
+        return dataset
+
+    def masks(self, split: str) -> np.ndarray:
+        """How far each pixel of a split's samples is forged (uint8, N x H x W), of a data set that was opened."""
+        return np.load(self._folder / f"{split}.mask.npy")
+
+    @property
+    def _folder(self) -> Path:
+        return root() / ".cache" / f"forged-{self._key}"
 
     @cached_property
     def _key(self) -> str:

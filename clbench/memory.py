@@ -49,6 +49,10 @@ class Memory:
         kept = Source(self.x[: self.filled], self.y[: self.filled])
         return Data(kept, torch.arange(self.filled, device=self.x.device))
 
+    def beside(self, lesson: Data) -> Data:
+        """A lesson and the samples in the filled slots as one; the lesson itself where there are none."""
+        return Data.copied([lesson, self.data()]) if len(self) else lesson
+
     def slots(self, labels: np.ndarray | None, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Decide for `count` new samples: (which of them are kept, the slot that each of those gets)."""
         free = min(count, self.size - self.filled)

@@ -3,6 +3,7 @@
 if __name__ != "clbench.metrics":
     raise ImportError("Import clbench.metrics, not metrics; install the project first: pip install -e .")
 
+from clbench.metrics.calls import CALLS
 from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE
 from clbench.metrics.summary import SUMMARIES
@@ -28,6 +29,7 @@ CATALOGUE: dict[str, object] = {
     "timing": "clbench.metrics.cost:Timing",
     "usage": "clbench.metrics.usage:Usage",
     **SUMMARIES,
+    **CALLS,
     **DETECTED,
     **ELSEWHERE,
 }

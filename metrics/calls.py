@@ -7,10 +7,7 @@ from functools import partial
 
 from clbench.metric import Row, Summary, Value
 from clbench.metrics.matrix import Matrix, measure
-
-
-def last(m: Matrix) -> float:
-    return m.cells(m.last, m.counting(m.last)).mean()
+from clbench.metrics.summary import final
 
 
 def fallen(m: Matrix) -> float:
@@ -25,10 +22,13 @@ def coverage(rows: Sequence[Row]) -> Value:
     return Value(sum(values) / len(values))
 
 
-_USAGE = "Weyssow et al., On the Usage of Continual Learning for Pre-trained Language Models of Code, FSE 2023"
+_USAGE = (
+    "Weyssow et al., On the Usage of Continual Learning for Out-of-Distribution Generalization in Pre-trained Language "
+    "Models of Code, FSE 2023"
+)
 _LIST = "ours; Hit@k and reciprocal rank as in recommender systems"
 
-CALLS: tuple[Summary, ...] = (
+_ALL = (
     Summary(
         "exam/coverage",
         coverage,
@@ -40,33 +40,21 @@ CALLS: tuple[Summary, ...] = (
     ),
     *(
         Summary(
-            f"rank/{name}",
-            partial(measure, metric=f"rank/{name}", formula=last),
-            f"the mean over exams at the end of the rows rank/{name}: {text}",
-            _LIST,
-            unit="%",
-            title=title,
-        )
-        for name, title, text in (
-            ("hit1", "Hit@1", "the share of answers whose label is the likeliest of the exam's own"),
-            ("hit5", "Hit@5", "the share of answers whose label is among the 5 likeliest"),
-            ("hit10", "Hit@10", "the share of answers whose label is among the 10 likeliest"),
-            ("mrr", "mean reciprocal rank", "the mean of 1 / rank of the label among the exam's own"),
-        )
-    ),
-    *(
-        Summary(
-            f"usage/{name}",
-            partial(measure, metric=f"usage/{name}", formula=last),
-            f"the mean over exams at the end of the rows usage/{name}: {text}",
+            id,
+            partial(measure, metric=id, formula=final),
+            f"the mean over exams at the end of the rows {id}: {text}",
             source,
             unit="%",
             title=title,
         )
-        for name, title, text, source in (
-            ("exact", "whole calls", "the share of calls written as they are", _USAGE),
-            ("bleu", "BLEU of calls", "smoothed sentence BLEU-4 over lexical tokens", _USAGE),
-            ("keyword_f1", "keyword F1", "F1 of the names of keywords, over calls that have some", "ours"),
+        for id, title, text, source in (
+            ("rank/hit1", "Hit@1", "the share of answers whose label is the likeliest of the exam's own", _LIST),
+            ("rank/hit5", "Hit@5", "the share of answers whose label is among the 5 likeliest", _LIST),
+            ("rank/hit10", "Hit@10", "the share of answers whose label is among the 10 likeliest", _LIST),
+            ("rank/mrr", "mean reciprocal rank", "the mean of 1 / rank of the label among the exam's own", _LIST),
+            ("usage/exact", "whole calls", "the share of calls written as they are", _USAGE),
+            ("usage/bleu", "BLEU of calls", "smoothed sentence BLEU-4 over lexical tokens", _USAGE),
+            ("usage/keyword_f1", "keyword F1", "F1 of the names of keywords, over calls that have some", "ours"),
         )
     ),
     Summary(
@@ -79,3 +67,4 @@ CALLS: tuple[Summary, ...] = (
         title="MRR lost",
     ),
 )
+CALLS: dict[str, Summary] = {summary.id: summary for summary in _ALL}

@@ -19,6 +19,7 @@ from clbench.accumulation import accumulation
 from clbench.catalogue import resolve
 from clbench.intransigence import intransigence
 from clbench.metric import Probe, Row, Summary
+from clbench.metrics.calls import CALLS
 from clbench.metrics.detected import DETECTED
 from clbench.metrics.elsewhere import ELSEWHERE, LINES
 from clbench.metrics.requests import REQUESTS
@@ -129,9 +130,7 @@ def costs() -> str:
 
 def calls() -> str:
     lines = ["| id | unit | what it is |", "| --- | --- | --- |"]
-    for id, summary in SUMMARIES.items():
-        if id.partition("/")[0] in ("exam", "rank", "usage"):
-            lines.append(f"| `{id}` | {summary.unit} | {summary.formula} |")
+    lines += [f"| `{id}` | {summary.unit} | {summary.formula} |" for id, summary in CALLS.items()]
     return "\n".join(lines)
 
 

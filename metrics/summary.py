@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from clbench.metric import Row, Summary, Value, undefined
-from clbench.metrics.calls import CALLS
 from clbench.metrics.matrix import Matrix, latest, measure
 from clbench.metrics.requests import REQUESTS
 from clbench.metrics.retention import RETENTION
@@ -298,7 +297,6 @@ SUMMARIES: dict[str, Summary] = {
         ),
         *REQUESTS,
         *RETENTION,
-        *CALLS,
         _last(
             "calibration/ece",
             "expected calibration error",

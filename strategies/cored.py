@@ -22,6 +22,7 @@ from torch import Tensor
 
 from clbench.data import Data
 from clbench.learner import Batch, Learner
+from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction, NonNegative, Positive
@@ -68,15 +69,13 @@ class CoReD(Strategy):
     @torch.no_grad()
     def represented(self, learner: Learner, data: Data) -> None:
         """Which range each sample is in (-1: none), and the mean feature of each."""
-        features, logits = [], []
-        for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
-            x = learner.encode(learner.gather(data, positions)[0])
-            with learner.spending("teacher", x.shape):
-                features.append(self.teacher.body(x))  # type: ignore[operator]
-                logits.append(self.teacher.head(features[-1]))  # type: ignore[operator]
-        found = torch.cat(features)
-        self.bins = ranges(torch.cat(logits), data.labels.to(found.device))
-        self.means = means(found, self.bins, 5 * self.classes)[0]
+        features, labels = embedded(learner, data, self.old_features)
+        self.bins = ranges(self.teacher.head(features), labels)  # type: ignore[operator]
+        self.means = means(features, self.bins, 5 * self.classes)[0]
+
+    def old_features(self, learner: Learner, x: Tensor) -> Tensor:
+        """What the head of the old network is given, B x features."""
+        return self.teacher.body(x)  # type: ignore[operator]
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, None, None]:
         rng = learner.rng("cutmix")

@@ -25,6 +25,7 @@ from clbench.errors import Mistake
 from clbench.learner import Batch, Learner
 from clbench.memory import Memory
 from clbench.strategies.contrast import supcon
+from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative, Positive
@@ -67,9 +68,7 @@ class DFIL(Strategy):
         self.taught = False
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        lesson = learner.near(experience.train)
-        if len(self.memory):
-            lesson = Data.copied([lesson, self.memory.data()])
+        lesson = self.memory.beside(learner.near(experience.train))
         assert learner.optim is not None
         learner.optim.begin(learner.steps(len(lesson)))
         super().learn(learner, replace(experience, train=lesson))
@@ -99,24 +98,13 @@ class DFIL(Strategy):
 
     def remember(self, learner: Learner, data: Data, classes: int) -> None:
         """The hardest and the most typical samples of each class into memory."""
-        features, labels = seen(learner, data), data.labels
+        features, labels = embedded(learner, data, Learner.features)
         logits = learner.model.head(features).detach()  # type: ignore[operator]
         for label in labels.unique():
-            rows = (labels == label).nonzero()[:, 0].to(features.device)
+            rows = (labels == label).nonzero()[:, 0]
             chosen = rows[hard_and_typical(features[rows], logits[rows], self.share // classes)]
             x, y = learner.gather(data, chosen.to(data.index.device))
             self.memory.add(x, y, learner.rng("memory"))
-
-
-@torch.no_grad()
-def seen(learner: Learner, data: Data) -> Tensor:
-    """The features of all samples, un-augmented: samples x features."""
-    found = []
-    for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
-        x = learner.encode(learner.gather(data, positions)[0])
-        with learner.spending("features", x.shape):
-            found.append(learner.features(x))
-    return torch.cat(found)
 
 
 def hard_and_typical(features: Tensor, logits: Tensor, count: int) -> Tensor:

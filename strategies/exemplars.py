@@ -59,9 +59,7 @@ class ExemplarReplay(Strategy):
         self.seen = self.old.clone()
         self.seen[sorted(experience.classes)] = True
         self.taught += len(experience.classes)
-        lesson = learner.near(experience.train)
-        if len(self.memory):
-            lesson = Data.copied([lesson, self.memory.data()])
+        lesson = self.memory.beside(learner.near(experience.train))
         assert learner.optim is not None
         learner.optim.begin(learner.steps(len(lesson)))
         super().learn(learner, replace(experience, train=lesson))

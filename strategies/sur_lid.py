@@ -31,6 +31,7 @@ from clbench.errors import Mistake
 from clbench.learner import Batch, Learner, derive
 from clbench.memory import Memory
 from clbench.strategies.contrast import supcon
+from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative, Positive
@@ -150,36 +151,30 @@ class SURLID(Strategy):
     def remember(self, learner: Learner, data: Data, classes: int) -> None:
         """Samples of each class into memory, and its centre."""
         rng = learner.rng("selection")
-        features, shuffled = self.seen(learner, data, rng)
-        stability = (
-            (features * shuffled).sum(1) if self.select == "released" else F.cosine_similarity(features, shuffled)
-        )
-        for label in data.labels.unique():
-            rows = (data.labels == label).nonzero()[:, 0].to(features.device)
+        order = 1 + int(rng.permutation(23)[0])
+
+        def shuffled(learner: Learner, x: Tensor) -> Tensor:
+            return learner.features(quartered(x, order))
+
+        features, labels = embedded(learner, data, Learner.features)
+        moved, _ = embedded(learner, data, shuffled)
+        stability = (features * moved).sum(1) if self.select == "released" else F.cosine_similarity(features, moved)
+        for label in labels.unique():
+            rows = (labels == label).nonzero()[:, 0]
             count, centre = self.share // classes, features[rows].mean(0)
-            if self.select == "random":
-                chosen = torch.from_numpy(rng.permutation(len(rows))[:count]).to(rows.device)
-            else:
-                order = (
-                    -(features[rows] @ centre) if self.select == "released" else (features[rows] - centre).norm(dim=1)
-                )
-                chosen = sparse_uniform(features[rows], order, stability[rows], count)
+            match self.select:
+                case "random":
+                    chosen = torch.from_numpy(rng.permutation(len(rows))[:count]).to(rows.device)
+                case "released":
+                    chosen = sparse_uniform(features[rows], -(features[rows] @ centre), stability[rows], count)
+                case "paper":
+                    distance = (features[rows] - centre).norm(dim=1)
+                    chosen = sparse_uniform(features[rows], distance, stability[rows], count)
             x, y = learner.gather(data, rows[chosen].to(data.index.device))
             first = len(self.memory)
             self.memory.add(x, y, rng, lesson=torch.full_like(y, self.taught - 1))
             self.islands.append((first, len(self.memory)))
             self.centres = torch.cat([self.centres, centre[None]])
-
-    def seen(self, learner: Learner, data: Data, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """The features of all samples, un-augmented, and those of their images cut in four and shuffled."""
-        order = 1 + rng.permutation(23)[0]
-        plain, shuffled = [], []
-        for positions in torch.arange(len(data), device=data.index.device).split(learner.eval_batch):
-            x = learner.encode(learner.gather(data, positions)[0])
-            with learner.spending("selection", x.shape):
-                plain.append(learner.features(x))
-                shuffled.append(learner.features(quartered(x, int(order))))
-        return torch.cat(plain), torch.cat(shuffled)
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         heads = learner(x).unflatten(1, (self.lessons, self.classes))

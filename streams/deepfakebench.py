@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from clbench.forging import SHARED
 from clbench.prepare import Draft, write
 from clbench.stream import Exam
 from clbench.streams.forgery import RECIPES as FORGERY
-from clbench.streams.incremental import Divided
+from clbench.streams.forgery import Forged
 from clbench.types import Count
 
 LABELS = {
@@ -52,10 +52,8 @@ class Video(NamedTuple):
 
 
 @dataclass
-class DeepfakeBench(Divided):
+class DeepfakeBench(Forged):
     """Faces (label 0) and forgeries of them (label 1), a data set or a kind of forgery at a time."""
-
-    offers: ClassVar[frozenset[str]] = Divided.offers | {"shared classes"}
 
     data: str = ""
     """the folder that holds `dataset_json` and `rgb`"""
@@ -169,14 +167,6 @@ class DeepfakeBench(Divided):
                 return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
         except OSError as error:
             raise Mistake(f"{file} is no image that Pillow can read ({error}).") from error
-
-    def _members(self, split: str) -> list[np.ndarray]:
-        names, of = self._dataset.fields["increment"], self._field(self._dataset, split, "increment")
-        shared = of == names.index(SHARED) if SHARED in names else np.zeros(len(of), bool)
-        return [(of == names.index(name)) | shared for name in self.increments]
-
-    def _name(self, index: int) -> str:
-        return self.increments[index]
 
     def exams(self) -> Sequence[Exam]:
         """With the number of the video that each frame is of, under `about`."""

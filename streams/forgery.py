@@ -36,11 +36,27 @@ TEN = (
 """all operators that forge something"""
 
 
-@dataclass
-class Forgery(Divided):
-    """Photographs (label 0) and forgeries of them (label 1); each experience brings another way to forge."""
+class Forged(Divided):
+    """Real (label 0) and forged samples (label 1), divided by the data set's field `increment`; those of the increment
+    SHARED belong to every experience.
+    """
 
     offers: ClassVar[frozenset[str]] = Divided.offers | {"shared classes"}
+
+    increments: list[str]
+
+    def _members(self, split: str) -> list[np.ndarray]:
+        names, of = self._dataset.fields["increment"], self._field(self._dataset, split, "increment")
+        shared = of == names.index(SHARED) if SHARED in names else np.zeros(len(of), bool)
+        return [(of == names.index(name)) | shared for name in self.increments]
+
+    def _name(self, index: int) -> str:
+        return self.increments[index]
+
+
+@dataclass
+class Forgery(Forged):
+    """Photographs (label 0) and forgeries of them (label 1); each experience brings another way to forge."""
 
     data: str = "photographs"
     """`photographs`: those that come with installed packages, in windows; or a data set by name or path, each image a
@@ -68,11 +84,10 @@ class Forgery(Divided):
 
     def open(self, seed: int) -> None:
         self._load()
-        self._masks = {split: torch.from_numpy(mask) for split, mask in self._forging().open()[1].items()}
         self._divide(seed)
 
     def _open_dataset(self) -> Dataset:
-        return self._forging().open()[0]
+        return self._forging().open()
 
     def _forging(self) -> Forging:
         known = [*TEN, "noop"]
@@ -94,17 +109,9 @@ class Forgery(Divided):
             self.draw,
         )
 
-    def _members(self, split: str) -> list[np.ndarray]:
-        names, of = self._dataset.fields["increment"], self._field(self._dataset, split, "increment")
-        shared = of == names.index(SHARED) if SHARED in names else np.zeros(len(of), bool)
-        return [(of == names.index(name)) | shared for name in self.increments]
-
-    def _name(self, index: int) -> str:
-        return self.increments[index]
-
     def exams(self) -> Sequence[Exam]:
         """With the mask of each sample, under `about`."""
-        masks = self._masks["test" if self.exam_on == "test" else "train"]
+        masks = torch.from_numpy(self._forging().masks("test" if self.exam_on == "test" else "train"))
         return [replace(exam, about={"mask": masks[exam.data.index]}) for exam in super().exams()]
 
     def protocol(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from clbench.data import Data, Source
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.metric import Look, exact
+from clbench.metrics.calls import CALLS
 from clbench.metrics.ranks import Ranks
-from clbench.metrics.summary import SUMMARIES
 from clbench.metrics.usage import Usage, bleu, call, keyword_f1, written
 from clbench.strategies.consolidation import EWC
 from clbench.strategies.replay import ER
@@ -233,4 +233,4 @@ def test_ranks_among_the_labels_of_the_exam():
     assert rows == pytest.approx(
         {"rank/hit1": 0.25, "rank/hit5": 1.0, "rank/hit10": 1.0, "rank/mrr": (1 + 2 * 0.5 + 1 / 3) / 4}
     )
-    assert SUMMARIES["rank/hit5"].compute([]).number is None
+    assert CALLS["rank/hit5"].compute([]).number is None
