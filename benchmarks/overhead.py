@@ -1,6 +1,6 @@
 """What clbench adds to a training step, to an evaluation and to a start, against a bare PyTorch loop.
 
-    python benchmarks/overhead.py [--pairs 10] [--nets mlp,cnn,resnet18] [--json FILE]
+    python benchmarks/overhead.py [--pairs 10] [--nets mlp,cnn,resnet18] [--device cpu] [--json FILE]
 
 Ours is a whole run: rows, probes, FLOP counts, checkpoints, the thread that shows progress. The bare loop is what one
 would write for speed: tensors in memory, the same network, optimiser, batches and replay scheme, nothing recorded. The
@@ -64,6 +64,7 @@ class Case:
     channels: int
     steps: int
     batch: int = 32
+    eval_batch: int = 128
     size: int = 500
     """samples in memory"""
 
@@ -72,14 +73,14 @@ CASES = {
     "mlp": Case("mlp", 28, 1, 1000),
     "cnn": Case("cnn", 28, 1, 400),
     "convbn": Case("convbn", 32, 3, 150),
-    "resnet18": Case("resnet18", 32, 3, 8),
+    "resnet18": Case("resnet18", 32, 3, 8, eval_batch=64),
 }
 
 
-def ours(case: Case, strategy: str, steps: int) -> tuple[float, float]:
+def ours(case: Case, strategy: str, steps: int, device: str) -> tuple[float, float]:
     """Seconds of a step, and of an evaluated image, in a run of ours."""
     stream = Noise(experiences=1, normalise="unit", count=steps * case.batch, side=case.side, channels=case.channels)
-    learner = Learner(batch=case.batch, lr=0.01, threads=2, eval_batch=128 if case.net != "resnet18" else 64)
+    learner = Learner(batch=case.batch, lr=0.01, threads=2, eval_batch=case.eval_batch, device=device)
     probes = [resolve("metric", name)() for name in ("exams", "cost", "timing", "loss")]
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder)) as recorder:
         run = Run(stream, resolve("strategy", strategy)(), resolve("model", case.net)(), learner, 0, probes, recorder)
@@ -91,7 +92,7 @@ def ours(case: Case, strategy: str, steps: int) -> tuple[float, float]:
     return seconds, (second - first) / (steps * case.batch)
 
 
-def bare(case: Case, strategy: str, steps: int) -> tuple[float, float]:
+def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, float]:
     """The same of a plain loop."""
     torch.set_num_threads(2)
     rng = np.random.default_rng(0)
@@ -99,16 +100,18 @@ def bare(case: Case, strategy: str, steps: int) -> tuple[float, float]:
     x = torch.from_numpy(rng.integers(0, 256, (n, case.channels, case.side, case.side), dtype=np.uint8))
     y = torch.arange(n) % 10
     torch.manual_seed(derive(0, "init"))
-    model = resolve("model", case.net)().build((case.channels, case.side, case.side), 10)
+    model = resolve("model", case.net)().build((case.channels, case.side, case.side), 10).to(device)
+    x, y = x.to(device), y.to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)
     kept_x, kept_y, seen = x.new_empty((case.size, *x.shape[1:])), y.new_empty(case.size), 0
     model.train()
+    waited(device)
     started = time.perf_counter()
-    for index in torch.randperm(n).split(case.batch):
+    for index in torch.randperm(n, device=device).split(case.batch):
         new_x, new_y = x[index], y[index]
         train_x, train_y = new_x, new_y
         if strategy == "er" and seen:
-            draw = torch.randperm(min(seen, case.size))[: case.batch]
+            draw = torch.randperm(min(seen, case.size), device=device)[: case.batch]
             train_x, train_y = torch.cat([new_x, kept_x[draw]]), torch.cat([new_y, kept_y[draw]])
         optimizer.zero_grad()
         F.cross_entropy(model(train_x.float().div_(255)), train_y).backward()
@@ -119,15 +122,25 @@ def bare(case: Case, strategy: str, steps: int) -> tuple[float, float]:
             for i in np.flatnonzero(slots < case.size):
                 kept_x[slots[i]], kept_y[slots[i]] = new_x[i], new_y[i]
             seen += len(new_y)
+    waited(device)
     a_step = (time.perf_counter() - started) / steps
     model.eval()
-    started, right = time.perf_counter(), 0
+    started, right = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode():
-        for piece_x, piece_y in zip(
-            x.split(128 if case.net != "resnet18" else 64), y.split(128 if case.net != "resnet18" else 64), strict=True
-        ):
-            right += int((model(piece_x.float().div_(255)).argmax(1) == piece_y).sum())
+        for piece_x, piece_y in zip(x.split(case.eval_batch), y.split(case.eval_batch), strict=True):
+            right += (model(piece_x.float().div_(255)).argmax(1) == piece_y).sum()
+    right.item()
     return a_step, (time.perf_counter() - started) / n
+
+
+def both(case: Case, strategy: str, steps: int, device: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    return ours(case, strategy, steps, device), bare(case, strategy, steps, device)
+
+
+def waited(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -184,15 +197,18 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--nets", default="mlp,cnn,convbn,resnet18")
     parser.add_argument("--strategies", default="naive,er")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, help="timed steps of every net (default: by net, for two cores)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     report = []
     print(f"{'':22}{'bare':>10}{'ours':>10}   ratio (95 % interval)")
     for net in given.nets.split(","):
         case = CASES[net]
+        steps = given.steps or case.steps
         for strategy in given.strategies.split(","):
-            ours(case, strategy, 4), bare(case, strategy, 4)
-            pairs = [(ours(case, strategy, case.steps), bare(case, strategy, case.steps)) for _ in range(given.pairs)]
+            both(case, strategy, 4, given.device)
+            pairs = [both(case, strategy, steps, given.device) for _ in range(given.pairs)]
             for what, i in (("step", 0), ("image", 1)):
                 ratio, low, high = interval([mine[i] / plain[i] for mine, plain in pairs])
                 mine, plain = (statistics.median(side[i] for side in sides) for sides in zip(*pairs, strict=True))

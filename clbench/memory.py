@@ -96,7 +96,8 @@ class Memory:
         one."""
         assert self.x is not None
         assert self.y is not None
-        places = torch.from_numpy(rng.choice(self.filled, min(count, self.filled), replace=False)).to(self.x.device)
+        drawn = rng.choice(self.filled, min(count, self.filled), replace=False)
+        places = torch.from_numpy(drawn).to(self.x.device, non_blocking=True)
         return (
             self.x.index_select(0, places),
             self.y.index_select(0, places),

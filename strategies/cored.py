@@ -95,7 +95,7 @@ class CoReD(Strategy):
         side = np.sqrt(1 - rng.beta(self.cutmix_alpha, self.cutmix_alpha))
         high, wide = int(side * height), int(side * width)
         top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
-        keys = torch.from_numpy(rng.random((len(batch.y),) * 2)).to(batch.x.device)
+        keys = torch.from_numpy(rng.random((len(batch.y),) * 2)).to(batch.x.device, non_blocking=True)
         others = keys.masked_fill(batch.y[:, None] == batch.y, -1.0)
         others = others + torch.eye(len(batch.y), device=batch.x.device, dtype=others.dtype) * 0.5
         other = others.argmax(1)

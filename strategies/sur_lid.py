@@ -103,12 +103,13 @@ class SURLID(Strategy):
         assert self.memory.x is not None
         assert self.memory.y is not None
         places = np.concatenate([rng.integers(first, last, self.replay) for first, last in self.islands])
-        where = torch.from_numpy(places).to(self.memory.x.device)
+        where = torch.from_numpy(places).to(self.memory.x.device, non_blocking=True)
         raw, y = self.memory.x[where], self.memory.y[where]
         x = learner.encode(raw, rng)
         with torch.no_grad(), learner.spending("teacher", x.shape):
             old = self.teacher.body(x)  # type: ignore[operator]
-        weights = torch.from_numpy(rng.random((2, len(places), 1), np.float32)).to(learner.where)
+        weights = torch.from_numpy(rng.random((2, len(places), 1), np.float32))
+        weights = weights.to(learner.where, non_blocking=True)
         kept = {"lesson": self.memory.kept["lesson"][where], "old": old, "weights": weights}
         return Batch(x, y, raw, kept=kept)
 

@@ -41,6 +41,7 @@ QUICK: dict[str, dict[str, Any]] = {
 FASTER = {"coda_prompt", "l2p", "meta_schedule", "sur_lid"}
 """strategies that learn too little at the usual rate: it falls, the network stands still and is a random one, or the
 classes' part of the loss has a small weight"""
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 FITTING: dict[str, type[Stream]] = {"requests": Requests, "shared classes": Reordered}
 """small streams that offer what the toy stream does not"""
 SHORT: dict[str, dict[str, Any]] = {
@@ -71,18 +72,19 @@ def maker(kind: str, name: str, **options: Any) -> Callable[[], Any]:
     return lambda: replace(entry() if isinstance(entry, type) else entry, **options)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", sorted(names("strategy")))
-def test_strategy(name):
+def test_strategy(name, device):
     if name == "avalanche" and find_spec("avalanche") is None:
         pytest.skip("avalanche-lib is not installed")
     make = maker("strategy", name, **QUICK.get(name, {}))
-    faster = Learner(epochs=2, batch=16, lr=0.5, threads=1, device="cpu") if name in FASTER else None
+    learner = Learner(epochs=2, batch=16, threads=1, device=device)
     wants = needs(make())
     check_strategy(
         make,
         stream=next((stream() for want, stream in FITTING.items() if want in wants), "toy"),
         model=Transformer() if wants & Transformer.offers else None,
-        learner=faster,
+        learner=replace(learner, lr=0.5) if name in FASTER else learner,
     )
 
 

@@ -370,7 +370,7 @@ class _Watch(Probe):
     def predicts(self, look: Look) -> None:
         hold, learner = holder(f"{self.name}.predict"), look.learner
         papers = [exam.data.to(learner.where) for exam in look.exams]
-        x = torch.cat([learner.encode(data.gather(torch.arange(len(data)))[0]) for data in papers])
+        x = torch.cat([learner.encode(data.between(0, len(data))) for data in papers])
 
         def answered(batches: Sequence[Tensor]) -> Tensor:
             with torch.inference_mode():
