@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--protocol",
         default="whole",
-        help="whole (the default): the whole stream; first: its first experience, or first=N of them; transfer: as "
-        "whole, and judged on another stream",
+        help="whole (the default): the whole stream; first: its first experience, with the word first=N its "
+        "first N; transfer: as whole, and judged on another stream",
     )
     tune.add_argument("--metric", default="class/final_accuracy", help="a summary to select on (clbench list metrics)")
     tune.add_argument("--draws", type=int, metavar="N", help="try N random points of the grid, not all")

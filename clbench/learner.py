@@ -189,6 +189,11 @@ class Learner:
         except (RuntimeError, AssertionError) as error:
             raise Mistake(f"learner.device={self.device}: {str(error).splitlines()[0]}") from None
 
+    def hardware(self) -> str:
+        """What computes, by name: `cpu`, or the GPU's."""
+        device = self._device()
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
     # What a strategy calls.
 
     def __call__(self, x: Tensor, model: nn.Module | None = None) -> Tensor:
