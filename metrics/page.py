@@ -114,7 +114,7 @@ def metrics() -> str:
     runs, parts = examples(), []
     for id, summary in SUMMARIES.items():
         group, _, name = id.partition("/")
-        if group in ("class", "online") or id == "calibration/ece" or group == "plasticity":
+        if group in ("class", "online", "calibration", "plasticity", "retrieval"):
             both = group == "class" and f"task/{name}" in SUMMARIES
             parts.append(section(summary, runs, name if both else id))
     return "\n\n".join(parts)

@@ -295,6 +295,16 @@ SUMMARIES: dict[str, Summary] = {
             remark="The example is of two experiences. The network is asked before its first step on the samples, and "
             "sees them as training does, augmented and in training mode; the best of the labels shown so far.",
         ),
+        Summary(
+            id="retrieval/accuracy",
+            compute=partial(measure, metric="retrieval/accuracy", formula=final),
+            formula="the mean over exams at the end of the rows retrieval/accuracy: the share of samples whose task "
+            "the strategy finds again",
+            citation="ours",
+            unit="%",
+            title="tasks found again",
+            remark="A guess finds 1 / T of them. Undefined for a strategy that decides no such thing.",
+        ),
         *REQUESTS,
         *RETENTION,
         _last(

@@ -1,8 +1,11 @@
 from dataclasses import dataclass
 
+import pytest
 from test_exams import look
 
+from clbench.metric import Row
 from clbench.metrics.retrieval import Retrieval
+from clbench.metrics.summary import SUMMARIES
 from clbench.strategies.prototypes import NCM
 from clbench.strategy import Strategy
 from clbench.testing import check_metric
@@ -38,6 +41,13 @@ def test_a_strategy_that_decides_nothing_has_no_number():
     assert row.value is None
     assert row.note == "Strategy does not decide to which task an image belongs"
     assert rows(0, Strategy()) == {}
+
+
+def test_the_summary_is_the_mean_over_exams_at_the_end():
+    found = [row for step in (1, 3) for row in rows(step, Routed()).values()]
+    since = [Row(0, 0, "exam/since", name, i, 1) for i, name in enumerate("abc")]
+    assert SUMMARIES["retrieval/accuracy"].compute([*since, *found]).number == pytest.approx((1 / 3 + 0 + 1 / 2) / 3)
+    assert SUMMARIES["retrieval/accuracy"].compute([*since, *rows(2, Strategy()).values()]).number is None
 
 
 def test_the_contract():
