@@ -105,7 +105,7 @@ def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, flo
     optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)
     kept_x, kept_y, seen = x.new_empty((case.size, *x.shape[1:])), y.new_empty(case.size), 0
     model.train()
-    waited(device)
+    wait_for(device)
     started = time.perf_counter()
     for index in torch.randperm(n, device=device).split(case.batch):
         new_x, new_y = x[index], y[index]
@@ -122,7 +122,7 @@ def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, flo
             for i in np.flatnonzero(slots < case.size):
                 kept_x[slots[i]], kept_y[slots[i]] = new_x[i], new_y[i]
             seen += len(new_y)
-    waited(device)
+    wait_for(device)
     a_step = (time.perf_counter() - started) / steps
     model.eval()
     started, right = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=device)
@@ -137,7 +137,7 @@ def both(case: Case, strategy: str, steps: int, device: str) -> tuple[tuple[floa
     return ours(case, strategy, steps, device), bare(case, strategy, steps, device)
 
 
-def waited(device: str) -> None:
+def wait_for(device: str) -> None:
     """Until the device has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()

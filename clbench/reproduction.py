@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clbench.sweep import Task
 
 
-MADE_BY = ("python", "system", "commit")
+MADE_BY = ("python", "system", "device", "commit")
 """what meta.json says of a run's surroundings, beside versions"""
 
 

@@ -229,8 +229,7 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
     if before.get("state") in ("done", "diverged"):
         return "skipped" if before["state"] == "done" else "diverged"
     if not before:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        recorder.describe(config, {**meta, "device": run.learner.hardware(), "started": now})
+        recorder.describe(config, {**meta, "started": datetime.now(UTC).isoformat(timespec="milliseconds")})
     recorder.status("running")
     try:
         run()

@@ -116,6 +116,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
         "python": platform.python_version(),
         "host": platform.node(),
         "system": platform.platform(),
+        "device": plan.learner.hardware(),
         "commit": commit(),
     }
 
