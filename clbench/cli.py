@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from clbench.errors import Busy, Mistake, unknown
 
 if TYPE_CHECKING:
-    from clbench.config import Options
     from clbench.show import Display
     from clbench.sweep import Task
+    from clbench.words import Options
 
 FIRST = ["stream=digits", "strategy=naive,er,kfpf,joint", "seed=range(6)"]
 """what `clbench run` does when it is told nothing"""
@@ -225,9 +225,10 @@ def _version(parser: argparse.ArgumentParser, given: argparse.Namespace) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     from clbench import config
+    from clbench.words import Options
 
     words = list(given.words)
-    options = {option.name for option in fields(config.Options)}
+    options = {option.name for option in fields(Options)}
     if all(word.partition("=")[0] in options for word in words):
         words = [*FIRST, *words]
     plans, chosen = config.plans(words)
@@ -399,8 +400,8 @@ def _data(given: argparse.Namespace) -> int:
 
 
 def _pretrain(given: argparse.Namespace) -> int:
-    from clbench.config import parse, typed
     from clbench.pretraining import Pretraining
+    from clbench.words import parse, typed
 
     points, options = parse(given.settings)
     if len(points) > 1 or options:

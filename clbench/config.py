@@ -9,19 +9,20 @@ through catalogues only: a config can't run code.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench import catalogue
 from clbench.errors import Mistake, unknown
+from clbench.fields import default_of, documentation
 from clbench.pretrained import Pretrained
-from clbench.types import Count, Natural, NonNegative
+from clbench.types import Count, Natural
+from clbench.words import Options, Values, parse, read, to_text, typed, typed_value
 
 if TYPE_CHECKING:
     from clbench.budget import Budget
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from clbench.metric import Probe
     from clbench.strategy import Strategy
     from clbench.stream import Stream
-
-T = typing.TypeVar("T")
-Values = Mapping[str, Any]
-"""path to value"""
 
 
 @dataclass(frozen=True)
@@ -60,20 +57,6 @@ class Preset:
     """only with this model; None: with any"""
     when: Values = field(default_factory=dict)
     """only where these options of the strategy have these values; `base`: only around this strategy, by its name"""
-
-
-@dataclass
-class Options:
-    """What a command sets beside the run itself. None of it changes a run's numbers."""
-
-    results: str = "results"
-    """folder of all results"""
-    workers: Count = 1
-    """local processes that share the runs"""
-    mlflow: str = "local"
-    """where MLflow's mirror goes: local (an SQLite file among the results), off, or a tracking URI"""
-    checkpoint: NonNegative = 15.0
-    """seconds between checkpoints, at the least; 0: at every epoch"""
 
 
 ROOTS = {"stream": "digits", "strategy": "naive", "model": "mlp"}
@@ -173,163 +156,6 @@ def _label(values: Values, path: str) -> str:
     return f"{values[path]}({_label(values, base)})" if base in values else str(values[path])
 
 
-# Words.
-
-
-def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The points that a command's words ask for (path to value, a dictionary a run), and its options.
-
-    Raises:
-        Mistake: a word is not in the grammar, or asks for what is not supported.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, RangeSweep
-    from hydra.errors import HydraException
-
-    def plain(value: Any) -> Any:
-        match value:
-            case QuotedString():
-                return value.text
-            case list():
-                return [plain(v) for v in value]
-            case dict():
-                return {plain(k): plain(v) for k, v in value.items()}
-        return value
-
-    axes: dict[str, list[Any]] = {}
-    parser = OverridesParser.create()
-    for word in words:
-        if word.startswith("-"):
-            raise Mistake(f"There is no flag '{word}' here; settings are written path=value, as in learner.lr=0.03.")
-        if "\n" in word or "\r" in word:
-            raise Mistake(f"{word!r} holds a line break; no setting can.")
-        try:
-            parsed = parser.parse_override(_plain_text(word))
-        except HydraException as error:
-            hint = (
-                " Settings are written path=value." if "=" not in word else " Quote values that hold spaces or commas."
-            )
-            reason = str(error).splitlines()[0] if "=" in word else "there is no '='"
-            raise Mistake(f"'{word}' can't be read: {reason}.{hint}") from None
-        if not parsed.type.name == "CHANGE" or parsed.package:
-            raise Mistake(
-                f"'{word}': additions (+), deletions (~) and packages (@) are not supported; write path=value."
-            )
-        value, path = parsed._value, parsed.key_or_group.replace("/", ".")
-        if path in axes:
-            raise Mistake(f"'{path}' is set twice; to sweep over values write {path}=A,B.")
-        match value:
-            case ChoiceSweep() if not value.shuffle and value.tags == set():
-                axes[path] = [plain(v) for v in value.list]
-            case RangeSweep() if not value.shuffle and value.tags == set():
-                axes[path] = list(value.range())
-            case _ if parsed.is_sweep_override():
-                raise Mistake(
-                    f"'{word}': only lists (A,B) and range(N) are swept over; intervals, globs and shuffles are not."
-                )
-            case _:
-                axes[path] = [plain(value)]
-        if not axes[path]:
-            raise Mistake(f"'{word}' sweeps over nothing.")
-    names = {f.name for f in fields(Options)}
-    options = {path: axes.pop(path) for path in list(axes) if path in names}
-    for path, values in options.items():
-        if len(values) > 1:
-            raise Mistake(f"'{path}' takes one value; it can't be swept over.")
-    points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    return points, {path: values[0] for path, values in options.items()}
-
-
-def _plain_text(word: str) -> str:
-    """The word, its value quoted where it is plain text with characters that the grammar does not know: ~/photos."""
-    path, separator, value = word.partition("=")
-    structured = re.search(r"""[][(){},'"]""", value)
-    foreign = re.search(r"[^\w /\\+.$%*@?|:-]", value, re.ASCII)
-    return f"{path}{separator}{to_text(value)}" if foreign and not structured else word
-
-
-def typed_options(given: Values) -> Options:
-    """The options of a command, typed."""
-    return typed(Options, given)
-
-
-def typed(kind: type[T], given: Values) -> T:
-    """An object of a dataclass without choices, its fields as they are given.
-
-    Raises:
-        Mistake: one is not there, missing, or of another type.
-    """
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for name in given.keys() - hints.keys():
-        raise unknown("setting", name, hints)
-    for option in fields(kind):  # type: ignore[arg-type]
-        if option.name not in given and default_of(kind, option) is MISSING:
-            raise Mistake(f"{option.name} must be given: {documentation(kind)[option.name]}.")
-    return kind(**{name: _typed(name, value, hints[name]) for name, value in given.items()})
-
-
-def to_text(value: Any) -> str:
-    """A value in the grammar of the command line."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case list() | tuple():
-            return f"[{','.join(map(to_text, value))}]"
-        case dict():
-            return "{" + ",".join(f"{to_text(k)}:{to_text(v)}" for k, v in value.items()) + "}"
-        case _ if is_dataclass(value):
-            return to_text(
-                {f.name: v for f in fields(value) if (v := getattr(value, f.name)) != default_of(type(value), f)}
-            )
-    text = str(value)
-    special = text.lower() in ("null", "true", "false", "nan", "inf")
-    if re.fullmatch(r"([A-Za-z_]|\.{0,2}/)[\w./@+-]*(:[\w./@+-]+)?", text, re.ASCII) and not special:
-        return text
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
-
-
-def read(path: Path, word: str = "config") -> dict[str, Any]:
-    """The values of a `config.yaml`, or of another file of that form, path to value; `word` is what names it.
-
-    Raises:
-        Mistake: there is no such file, a line is not `path: value`, or it is more than one run.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Mistake(f"{word}={path} can't be read: {reason}.") from None
-    words = []
-    for number, line in enumerate(lines, 1):
-        content = _COMMENT.sub(r"\1", line).strip()
-        if not content:
-            continue
-        key, separator, value = content.partition(": ")
-        if not separator:
-            raise Mistake(f"{path}:{number}: '{content}' is not 'path: value'.")
-        words.append(f"{key}={value}")
-    try:
-        points, options = parse(words)
-    except Mistake as mistake:
-        raise Mistake(f"{path}: {mistake}") from None
-    if apart := [*options, *({"config", "tuned"} & points[0].keys())]:
-        raise Mistake(f"{path}: {apart[0]} is no part of a run; it stands in the command alone.")
-    if len(points) > 1:
-        raise Mistake(f"{path} is more than one run; sweeps stand in the command: seed=range(5).")
-    return points[0]
-
-
-_COMMENT = re.compile(r"^((?:'(?:\\.|[^'\\])*'|[^'])*?)(?:(?:^|\s)\s*#(?:\s.*)?)?$")
-"""a line, and its comment; what is quoted is none"""
-
-
-# Resolving.
-
-
 def plans(words: Sequence[str]) -> tuple[list[Plan], Options]:
     """Every run that a command asks for, each resolved before the first one starts.
 
@@ -338,7 +164,7 @@ def plans(words: Sequence[str]) -> tuple[list[Plan], Options]:
     """
     points, given = parse(words)
     check_names(points)
-    return [resolve(point) for point in points], typed_options(given)
+    return [resolve(point) for point in points], typed(Options, given)
 
 
 def check_names(points: Iterable[Values]) -> None:
@@ -495,17 +321,17 @@ class _Resolver:
         learner = self.built(Learner, "learner", {})
         budget = self.built(Budget, "budget", {})
         names, source = self.look("probes", list(PROBES))
-        names = _typed("probes", names, list[str])
+        names = typed_value("probes", names, list[str])
         probes = [self._probe(name) for name in names]
         if len(set(names)) < len(names):
             raise Mistake(f"probes={to_text(names)}: each probe looks once.")
         self.note("probes", names, source)
         seed, source = self.look("seed", 0)
-        seed = _typed("seed", seed, Natural)
+        seed = typed_value("seed", seed, Natural)
         self.note("seed", seed, source)
         first, source = self.look("first", None)
         if first is not None:
-            stream = Beginning(stream, _typed("first", first, Count))
+            stream = Beginning(stream, typed_value("first", first, Count))
             self.note("first", first, source)
         self._check_paths()
         return Plan(stream, strategy, model, learner, budget, probes, seed, self.values, self.sources)
@@ -562,7 +388,7 @@ class _Resolver:
                     )
                 source = "entry" if option.name in own and value != default_of(kind, option) else "default"
             else:
-                value = _typed(where, value, hints[option.name])
+                value = typed_value(where, value, hints[option.name])
             given[option.name] = value
             self.note(where, value, source)
         return kind(**given)
@@ -609,55 +435,3 @@ def _kind_of(hint: Any) -> str | None:
     from clbench.stream import Stream
 
     return "strategy" if issubclass(hint, Strategy) else "stream" if issubclass(hint, Stream) else None
-
-
-def default_of(thing: Any, option: Field[Any]) -> Any:
-    """What a field of a class, or of an instance in a catalogue, is where it is not set; MISSING: it must be set."""
-    if not isinstance(thing, type):
-        return getattr(thing, option.name)
-    return option.default if option.default_factory is MISSING else option.default_factory()
-
-
-def _typed(path: str, value: Any, hint: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    try:
-        typed = TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        reasons = list(dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in error.errors()))
-        listed = any(e["type"] in ("list_type", "tuple_type") for e in error.errors())
-        hints = [f"a list is written {path}=[A,B]"] * listed + ["nothing is written null"] * (value in ("None", "none"))
-        hint = f" ({'; '.join(hints)})" if hints else ""
-        raise Mistake(f"{path}={to_text(value)}: {'; or '.join(reasons)}{hint}.") from None
-    if isinstance(value, bool) and not isinstance(typed, bool):
-        raise Mistake(f"{path}={to_text(value)}: {to_text(value)} is no number.")
-    return typed
-
-
-def documentation(kind: type) -> dict[str, str]:
-    """What stands under each field of a dataclass, inherited fields included."""
-    import ast
-    import inspect
-    import textwrap
-
-    found: dict[str, str] = {}
-    for owner in reversed(kind.__mro__):
-        if not is_dataclass(owner) or owner.__module__ == "builtins":
-            continue
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-        except (OSError, TypeError):
-            continue
-        body = tree.body[0].body  # type: ignore[attr-defined]
-        for statement, after in itertools.pairwise(body):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-                and isinstance(after.value.value, str)
-            ):
-                found[statement.target.id] = " ".join(after.value.value.split())
-    return found

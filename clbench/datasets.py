@@ -95,7 +95,7 @@ def open_dataset(name_or_path: str | Path, resolution: int | None = None) -> Dat
 
 def available() -> dict[str, str]:
     """Every data set that has a name, and its state in a line. Checks no checksum."""
-    from clbench.prepare import TORCHVISION
+    from clbench.downloads import TORCHVISION
 
     states = {"digits": "embedded"} | {name: f"not here: clbench data prepare {name}" for name in TORCHVISION}
     for folder in sorted(path.parent for path in root().glob("[!.]*/dataset.json")):
@@ -328,7 +328,7 @@ def _array(file: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _mend(folder: Path) -> str:
-    from clbench.prepare import TORCHVISION
+    from clbench.downloads import TORCHVISION
 
     if folder.parent != root():
         return "Put a good copy in its place."

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clbench.config import Plan, check_names, parse, resolve
+from clbench.config import Plan, check_names, resolve
 from clbench.datasets import NAME, Dataset, load, open_dataset, root, sha256
 from clbench.errors import Mistake
 from clbench.learner import Learner
@@ -18,6 +18,7 @@ from clbench.prepare import beside, progress, strangers
 from clbench.pretrained import Pretrained
 from clbench.stream import Stream, Syllabus
 from clbench.transform import ImageTransform
+from clbench.words import parse
 
 
 def features(

@@ -294,8 +294,10 @@ def _entry(kind: str, name: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clbench.config import default_of, documentation, name_of, to_text
+    from clbench.config import name_of
+    from clbench.fields import default_of, documentation
     from clbench.metric import Summary
+    from clbench.words import to_text
 
     console = Console()
     thing = catalogue.resolve(kind, name)
@@ -335,8 +337,8 @@ def _presets(console: Any, presets: Sequence[Preset]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clbench.config import to_text
     from clbench.tables import mark
+    from clbench.words import to_text
 
     def text(values: Mapping[str, Any]) -> str:
         return " ".join(f"{path.removeprefix('strategy.')}={to_text(value)}" for path, value in values.items())

@@ -29,8 +29,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clbench.config import Options, Plan, to_text
+from clbench.config import Plan
 from clbench.errors import Busy, Mistake
+from clbench.words import Options, to_text
 
 if TYPE_CHECKING:
     from clbench.run import Progress

@@ -27,8 +27,8 @@ class Transform:
 class ImageTransform(Transform):
     """uint8 images N x H x W x C to float32 N x C x H x W: (pixel / 255 - mean) / std.
 
-    Channels stay innermost in memory, as images are stored: convolutions that follow keep that layout, and on a CPU they
-    are faster in it (docs/speed.md).
+    Channels stay innermost in memory, as images are stored: convolutions keep that layout, and are faster in it on a
+    CPU (docs/speed.md).
     """
 
     mean: tuple[float, ...] = (0.0,)

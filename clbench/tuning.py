@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from clbench import catalogue
 from clbench.checkpoint import write_atomically
-from clbench.config import Options, Plan, check_names, parse, resolve, to_text, typed_options
+from clbench.config import Plan, check_names, resolve
 from clbench.configurations import protocol_changes, protocol_lines, ranges
 from clbench.errors import Mistake, unknown
 from clbench.leaderboard import Cell, means
 from clbench.metric import Summary
 from clbench.result import Result, summaries
 from clbench.tables import Table, heading, quantities, write
+from clbench.words import Options, parse, to_text, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,12 +123,12 @@ def search(
         resolve({**fixed, **candidate, **held, "seed": seed}) for candidate in candidates for seed in sorted(seeds)
     ]
     _fair(plans, over)
-    typed = [{path: plan.values[path] for path in over} for plan in plans[:: len(seeds)]]
+    tried = [{path: plan.values[path] for path in over} for plan in plans[:: len(seeds)]]
     if protocol == "transfer":
         kept = {path: value for path, value in plans[0].values.items() if re.match(r"strategy\b|learner\.lr$", path)}
         fixed = {path: value for path, value in kept.items() if path not in over} | fixed
-    found = Search(protocol, summaries([metric])[metric], fixed, typed, sorted(seeds), share, first, plans, drawn)
-    return found, typed_options(options)
+    found = Search(protocol, summaries([metric])[metric], fixed, tried, sorted(seeds), share, first, plans, drawn)
+    return found, typed(Options, options)
 
 
 def _distinct(values: Any) -> list[Any]:

@@ -24,9 +24,10 @@ import torch
 
 from clbench.config import Recipe
 from clbench.datasets import Dataset, load, root, split_by
+from clbench.draft import Draft
 from clbench.errors import Mistake, unknown
 from clbench.forging import SHARED
-from clbench.prepare import Draft, write
+from clbench.prepare import write
 from clbench.stream import Exam
 from clbench.streams.forgery import RECIPES as FORGERY
 from clbench.streams.forgery import Forged

@@ -20,7 +20,7 @@ from torch import nn
 from clbench import avalanche, sweep
 from clbench.avalanche import Avalanche, Classic, from_benchmark, to_benchmark
 from clbench.catalogue import resolve
-from clbench.config import parse, plans
+from clbench.config import plans
 from clbench.config import resolve as resolve_plan
 from clbench.errors import Mistake
 from clbench.learner import Batch, Diverged, Learner
@@ -33,6 +33,7 @@ from clbench.strategy import Strategy
 from clbench.streams.incremental import ClassIncremental, Permuted
 from clbench.streams.toy import Toy
 from clbench.testing import check_strategy, check_stream
+from clbench.words import parse
 
 installed = pytest.mark.skipif(find_spec("avalanche") is None, reason="avalanche-lib is not installed")
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clbench import catalogue
-from clbench.config import Preset, Recipe, parse, plans, read, resolve, to_text
+from clbench.config import Preset, Recipe, plans, resolve
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.metrics.exams import Exams
@@ -16,6 +16,7 @@ from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER
 from clbench.strategy import Strategy
 from clbench.streams.toy import Toy
+from clbench.words import parse, read, to_text
 
 
 @dataclass

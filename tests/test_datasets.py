@@ -13,6 +13,7 @@ from PIL import Image
 
 from clbench import datasets, prepare
 from clbench.datasets import available, checksum, load, open_dataset, root, split_by, verify
+from clbench.downloads import SUPERCLASSES, TORCHVISION
 from clbench.errors import Mistake
 
 REAL = os.environ.get("CLBENCH_DATA")
@@ -282,7 +283,7 @@ def test_available(home):
     assert states["digits"] == "embedded"
     assert states["pets"] == states["mnist"] == "prepared, 12 + 6 images 6 x 6 x 3"
     assert states["cifar10"] == "not here: clbench data prepare cifar10"
-    assert set(states) == {"digits", "pets", *prepare.TORCHVISION}
+    assert set(states) == {"digits", "pets", *TORCHVISION}
 
 
 def test_a_cache_that_cannot_be_used_is_done_without(home, tmp_path, monkeypatch):
@@ -384,7 +385,7 @@ def test_cifar100_as_it_is_known(monkeypatch):
     mean, std = dataset.moments()
     assert np.allclose(mean, (0.5071, 0.4865, 0.4409), atol=1e-4)
     assert np.allclose(std, (0.2673, 0.2564, 0.2762), atol=1e-4)
-    assert dataset.fields["coarse"] == list(prepare.SUPERCLASSES)
+    assert dataset.fields["coarse"] == list(SUPERCLASSES)
     for half in dataset.splits.values():
         for fine, coarse in {(int(y), int(c)) for y, c in zip(half["y"], half["coarse"], strict=True)}:
-            assert dataset.classes[fine] in prepare.SUPERCLASSES[dataset.fields["coarse"][coarse]].split()
+            assert dataset.classes[fine] in SUPERCLASSES[dataset.fields["coarse"][coarse]].split()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clbench.config import resolve, to_text
+from clbench.config import resolve
 from clbench.dual import Dual
 from clbench.errors import Mistake
 from clbench.learner import Learner
@@ -21,6 +21,7 @@ from clbench.streams.fomo import Fomo, contrastive
 from clbench.streams.orderings import Concept, chunks, frequent, scored, shortened, similar
 from clbench.streams.scores import scores
 from clbench.testing import check_strategy
+from clbench.words import to_text
 
 SETS = [
     Concepts("digits", "pretraining", "upright", "a {}.", classes=(0, 4)),

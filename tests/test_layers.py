@@ -20,7 +20,7 @@ HEAVY = {
 """what a command that trains nothing has no use for"""
 KEPT = {
     "avalanche": {"clbench/avalanche.py"},
-    "hydra": {"clbench/config.py"},
+    "hydra": {"clbench/words.py"},
     "matplotlib": {"clbench/figures.py"},
     "mlflow": {"clbench/mirror.py"},
     "pandas": {"clbench/result.py"},
@@ -137,7 +137,8 @@ def test_what_answers_at_once_imports_nothing_heavy():
     """Everything that listing, showing and checking names needs, by the source."""
     quick = closure(
         "clbench.cli", "clbench.show", "clbench.catalogue", "clbench.config", "clbench.models", "clbench.datasets",
-        "clbench.prepare", "clbench.results", "clbench.figures", "clbench.mirror", "clbench.statistics",
+        "clbench.prepare", "clbench.downloads", "clbench.results", "clbench.figures", "clbench.mirror",
+        "clbench.statistics",
         *(f"clbench.{wing}" for wing in WINGS),
     )  # fmt: skip
     assert {"clbench.errors", "clbench.metric", "clbench.tables", "clbench.metrics.summary"} <= set(quick)
@@ -178,7 +179,7 @@ print(json.dumps([status, sorted({name.partition(".")[0] for name in sys.modules
 def test_nothing_that_is_read_can_run():
     """No pickle, no array of objects, no archive unpacked on trust.
 
-    torchvision unpickles CIFAR's files, once their MD5 is right; that is its code, called by clbench/prepare.py.
+    torchvision unpickles CIFAR's files, once their MD5 is right; that is its code, called by clbench/downloads.py.
     """
     assert not [(name(path), found) for path in FILES if (found := top(every_import(path)) & UNPICKLERS)]
     wrong = []

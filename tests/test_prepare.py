@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clbench import image_folder
 from clbench import prepare as module
 from clbench.datasets import open_dataset, verify
+from clbench.downloads import SUPERCLASSES, TORCHVISION
 from clbench.errors import Mistake
-from clbench.prepare import SUPERCLASSES, TORCHVISION, prepare
+from clbench.prepare import prepare
 from clbench.vision import torchvision
 
 
@@ -276,7 +278,7 @@ def test_damage_is_mended_by_again(tmp_path):
 def test_a_preparation_that_breaks_off_leaves_all_as_it_was(home, tmp_path, monkeypatch, failure):
     source = tree(tmp_path / "pets", "cat", "dog", count=100)
     prepare("pets", source)
-    decode, calls = module._decode, []
+    decode, calls = image_folder._decode, []
 
     def breaking(*arguments):
         calls.append(arguments)
@@ -284,7 +286,7 @@ def test_a_preparation_that_breaks_off_leaves_all_as_it_was(home, tmp_path, monk
             raise failure
         return decode(*arguments)
 
-    monkeypatch.setattr(module, "_decode", breaking)
+    monkeypatch.setattr(image_folder, "_decode", breaking)
     for name in ("pets", "others"):
         calls.clear()
         with pytest.raises(KeyboardInterrupt if failure is KeyboardInterrupt else Mistake):

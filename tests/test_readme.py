@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clbench import catalogue, cli, config
+from clbench import catalogue, cli, config, words
 from clbench.errors import Mistake
 from clbench.pretraining import Pretraining
 
@@ -93,7 +93,7 @@ def test_a_command_of_the_documents_resolves(command, mine):
     if hasattr(given, "words"):
         assert config.plans(given.words)[0]
     if hasattr(given, "settings"):
-        assert config.typed(Pretraining, config.parse(given.settings)[0][0])
+        assert words.typed(Pretraining, words.parse(given.settings)[0][0])
     if hasattr(given, "name") and command.startswith("clbench show"):
         assert any(given.name in catalogue.names(kind) for kind in catalogue.KINDS)
 

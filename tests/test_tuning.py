@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake import matrix_rows, write_run
 
-from clbench import catalogue, config, results, tuning
+from clbench import catalogue, config, results, tuning, words
 from clbench.cli import main
 from clbench.errors import Mistake
 
@@ -241,7 +241,7 @@ def test_a_preset_is_read_back():
     assert plan.values["strategy.memory_size"] == 20
     assert (plan.stream.validation, plan.stream.exam_on, plan.seed) == (0.0, "test", 3)
     assert plan.preset() == found.source
-    by_hand = config.resolve(config.parse(shlex.split(f"{TOY} learner.lr=0.1 seed=3"))[0][0])
+    by_hand = config.resolve(words.parse(shlex.split(f"{TOY} learner.lr=0.1 seed=3"))[0][0])
     assert plan.hash({}) == by_hand.hash({})
     other = config.resolve({"tuned": "there/er.yaml", "learner.lr": 0.5})
     assert (other.values["learner.lr"], other.preset()) == (0.5, "untuned")
