@@ -38,7 +38,8 @@ class NCM(Remembering):
     """The base trains as it does; the answer is the class whose mean feature, over memory's samples, is nearest.
 
     The means are of the network after the last experience, and no step follows them: where something else trains after
-    the base, ncm goes around that too.
+    the base, ncm goes around that too. Means over all samples, of a network that stands still, are those of
+    `simplecil strategy.distance=euclidean`.
     """
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:

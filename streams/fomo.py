@@ -110,8 +110,10 @@ class Fomo(Stream):
             )
             for split in images
         }
-        self._tasks = self._arranged(seed)
         y = self._sources["train"].y.numpy()
+        pretraining = [label for c in self.sets if c.role == "pretraining" for label in self._labels[c.title]]
+        self._pool = np.flatnonzero(np.isin(y, pretraining))
+        self._tasks = self._arranged(seed)
         self._lessons = [np.flatnonzero(np.isin(y, task)) for task in self._tasks]
 
     def _check(self) -> None:
@@ -157,17 +159,11 @@ class Fomo(Stream):
 
     def _pool_captions(self) -> dict[str, int]:
         """The captions of the pretraining pool, each with its number of samples."""
-        labels, counts = np.unique(self._sources["train"].y.numpy()[self._pool_rows()], return_counts=True)
+        labels, counts = np.unique(self._sources["train"].y.numpy()[self._pool], return_counts=True)
         return {self._names[label]: int(count) for label, count in zip(labels, counts, strict=True)}
 
-    def _pool_rows(self) -> np.ndarray:
-        labels = [self._labels[c.title] for c in self.sets if c.role == "pretraining"]
-        wanted = [label for part in labels for label in part]
-        return np.flatnonzero(np.isin(self._sources["train"].y.numpy(), wanted))
-
     def pool(self) -> Data | None:
-        rows = self._pool_rows()
-        return Data(self._sources["train"], torch.from_numpy(rows)) if len(rows) else None
+        return Data(self._sources["train"], torch.from_numpy(self._pool)) if len(self._pool) else None
 
     def concepts(self) -> Iterator[tuple[Concept, Data, range]]:
         """Each concept that can be adapted to, its training samples, and the labels of its data set."""
@@ -185,7 +181,7 @@ class Fomo(Stream):
         train = Data(source, rows, lesson=index)
         if self.mixture.get("buffer") or self.mixture.get("pretraining"):
             past = np.concatenate([np.empty(0, np.int64), *self._lessons[:index]])
-            used = self._pool_rows() if self.mixture.get("pretraining") else np.empty(0, np.int64)
+            used = self._pool if self.mixture.get("pretraining") else np.empty(0, np.int64)
             pools: dict[Pool, Tensor] = {
                 "update": rows, "buffer": torch.from_numpy(past), "pretraining": torch.from_numpy(used)
             }  # fmt: skip
