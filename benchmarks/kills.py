@@ -34,7 +34,7 @@ EPOCHS = 16
 
 
 def child(file: str, words: list[str]) -> int:
-    """`clbench run`, with its phase and the number of its saves in `file`, a byte each."""
+    """`clbench run`, with its phase and the number of its saves (255: as many or more) in `file`, a byte each."""
     from clbench.cli import main
     from clbench.learner import Learner
     from clbench.run import Run
@@ -50,7 +50,7 @@ def child(file: str, words: list[str]) -> int:
                 return inner(*given, **named)
             finally:
                 shared[0] = before
-                shared[1] += phase == "saving"
+                shared[1] = min(shared[1] + (phase == "saving"), 255)
 
         return outer
 
@@ -128,13 +128,15 @@ def main() -> int:
     parser.add_argument("--strategies", default="naive,er,derpp,kfpf,fpf(er)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    print(f"{'':8}{'kills':>6}" + "".join(f"{phase:>12}" for phase in PHASES) + f"{'runs':>6}{'same bytes':>12}")
+    strategies = given.strategies.split(",")
+    width = max(map(len, strategies))
+    print(f"{'':{width}}{'kills':>6}" + "".join(f"{phase:>12}" for phase in PHASES) + f"{'runs':>6}{'same bytes':>12}")
     rng, failed = np.random.default_rng(given.seed), False
-    for strategy in given.strategies.split(","):
+    for strategy in strategies:
         with tempfile.TemporaryDirectory() as where:
             phases, runs, same = kill(strategy, given.kills, rng, Path(where))
         counts = "".join(f"{phases[phase]:12}" for phase in PHASES)
-        print(f"{strategy:8}{phases.total():6}{counts}{runs:6}{f'{same} of {runs}':>12}", flush=True)
+        print(f"{strategy:{width}}{phases.total():6}{counts}{runs:6}{f'{same} of {runs}':>12}", flush=True)
         failed |= same != runs
     return int(failed)
 
