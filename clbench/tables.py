@@ -53,7 +53,7 @@ def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -
     """Means with half widths as text, all in one unit; None becomes a dash.
 
     A share (`%`) is shown times 100 with one decimal, anything else with three digits or more, under the prefix that
-    suits the smallest. A count that repeats exactly everywhere is shown without its intervals of 0.
+    suits the smallest. A count that repeats exactly is shown without its interval of 0.
 
     Returns:
         the unit with its prefix, and a text for each value.
@@ -67,13 +67,14 @@ def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -
         digits = min(max(2 - math.floor(math.log10(least * factor)), 0), 4)
         if not power and all(mean == int(mean) for mean, _ in there):
             digits = 0
-    spread = unit == "%" or any(half for _, half in there)
 
     def text(number: float) -> str:
         return f"{round(number * factor, digits) + 0.0:.{digits}f}"
 
     def cell(mean: float, half: float | None) -> str:
-        return f"{text(mean)} ± {text(half)}" if spread and half is not None else text(mean)
+        if half is None or (not half and unit != "%"):
+            return text(mean)
+        return f"{text(mean)} ± {text(half)}"
 
     return shown, [NOTHING if value is None else cell(*value) for value in values]
 

@@ -309,6 +309,7 @@ def test_quantities():
     assert quantities([(5412.0, 12.0), (33.25, 1.0)], "s") == ("s", ["5412.0 ± 12.0", "33.2 ± 1.0"])
     assert quantities([(11_173_962, 0)], "") == ("M", ["11.2"])
     assert quantities([(640, 0)], "") == ("", ["640"])
+    assert quantities([(640, 0), (700, 3)], "") == ("", ["640", "700 ± 3"])
     assert quantities([(0.0123, 0.001)], "") == ("", ["0.0123 ± 0.0010"])
     assert quantities([], "%") == ("%", [])
 
