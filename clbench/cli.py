@@ -155,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
     )
-    board.add_argument("--cost", type=Path, help="also draw final accuracy against training compute into this file")
+    board.add_argument(
+        "--cost",
+        type=Path,
+        help="also draw final accuracy, or the first --metric, against training compute",
+    )
     board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
     pair = command("compare", _compare, "paired differences of two strategies over the seeds that both have")
@@ -428,9 +432,10 @@ def _leaderboard(given: argparse.Namespace) -> int:
     print(results.render(boards, given.format), end="")
     from clbench import figures
 
-    for option, file, draw in (("figure", given.figure, figures.curves), ("cost", given.cost, figures.cost)):
-        if file:
-            _draw(option, file, draw(found))
+    if given.figure:
+        _draw("figure", given.figure, figures.curves(found))
+    if given.cost:
+        _draw("cost", given.cost, figures.cost(found, *(given.metric or [])[:1]))
     return 0
 
 

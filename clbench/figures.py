@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from clbench.configurations import configurations, differences, label
 from clbench.errors import Mistake
 from clbench.metric import Row, Undefined
-from clbench.result import Result
+from clbench.result import Result, summaries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,11 +145,11 @@ def _mark(number: int) -> str:
     return MARKS[(number + number // len(COLOURS)) % len(MARKS)]
 
 
-def cost(results: Sequence[Result]) -> Figure:
-    """Final class-incremental accuracy against training compute: means over seeds, bars: 95 % intervals.
+def cost(results: Sequence[Result], metric: str = "class/final_accuracy") -> Figure:
+    """A summary against training compute: means over seeds, bars: 95 % intervals.
 
     Raises:
-        Mistake: the runs are not of one protocol, or none is done.
+        Mistake: the runs are not of one protocol, none is done, or there is no such summary.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -157,36 +157,42 @@ def cost(results: Sequence[Result]) -> Figure:
 
     from clbench.statistics import mean_interval
 
-    groups = _comparable(results)
+    groups, summary = _comparable(results), summaries([metric])[metric]
+    title, factor = summary.title or metric, 100 if summary.unit == "%" else 1
+    first = 1 if summary.better == "lower" else -1
     points = []
     for group, settings in zip(groups, differences(groups), strict=True):
-        found = [list(result.summaries(("class/final_accuracy", "cost/train_flops")).values()) for result in group]
-        accuracies, spent = zip(*[[value.number for value in values] for values in found], strict=True)
+        found = [result.summaries((metric, "cost/train_flops")) for result in group]
+        pairs = [(values[metric].number, values["cost/train_flops"].number) for values in found]
+        there = [(number, flops) for number, flops in pairs if number is not None and flops is not None]
         name = _name(group, settings)
-        if None in accuracies or None in spent:
+        if len(there) < len(pairs):
             points.append((np.inf, f"{name} (undefined)", np.nan, 0.0))
         else:
-            mean, half = mean_interval([100 * accuracy for accuracy in accuracies])
-            points.append((-mean, name, float(np.mean(spent)), half or 0.0))
+            numbers, spent = zip(*there, strict=True)
+            mean, half = mean_interval([factor * number for number in numbers])
+            points.append((first * mean, name, float(np.mean(spent)), half or 0.0))
     costs = [flops for *_, flops, _ in points if np.isfinite(flops)]
     if not costs:
-        raise Mistake("There is nothing to draw: no configuration has both a final accuracy and a training compute.")
+        raise Mistake(f"There is nothing to draw: no configuration has both {title} and training compute.")
     unit, size = ("TFLOP", 1e12) if min(costs) >= 1e12 else ("GFLOP", 1e9)
 
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
-    for number, (minus, name, flops, half) in enumerate(sorted(points)):
+    for number, (place, name, flops, half) in enumerate(sorted(points)):
         axes.errorbar(
-            flops / size, -minus, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
+            flops / size, first * place, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
             marker=_mark(number), linestyle="none",
         )  # fmt: skip
     axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    near = max(costs) < 10 * min(costs)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7) if near else (1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel=f"training compute, {unit}", ylabel="final accuracy, %")
-    axes.set_ylim(0, min(axes.get_ylim()[1], 100))
-    figure.suptitle(f"{groups[0][0].stream}: class-incremental, {_over(groups)}, bars: 95 % intervals", fontsize=10)
+    axes.set(xlabel=f"training compute, {unit}", ylabel=f"{title}, {summary.unit}" if summary.unit else title)
+    if summary.unit == "%":
+        axes.set_ylim(0, min(axes.get_ylim()[1], 100))
+    figure.suptitle(f"{groups[0][0].stream}: {_over(groups)}, bars: 95 % intervals", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)

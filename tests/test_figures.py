@@ -180,6 +180,20 @@ def test_cost_against_accuracy(tmp_path):
     figure.savefig(tmp_path / "cost.png")
 
 
+def test_cost_against_another_summary(tmp_path):
+    """Whatever is better stands first; only shares are in percent."""
+    write(tmp_path, "naive", [0.2], 2e9)
+    write(tmp_path, "er", [0.6], 4e9)
+    forgetting = cost(results.find(tmp_path), "class/forgetting")
+    assert marks(forgetting) == {"er": pytest.approx((4, 30)), "naive": pytest.approx((2, 70))}
+    assert words(forgetting.axes[0].get_legend().get_texts()) == ["er", "naive"]
+    assert forgetting.axes[0].get_ylabel() == "forgetting (class), %"
+    spent = cost(results.find(tmp_path), "cost/train_flops")
+    assert marks(spent) == {"naive": pytest.approx((2, 2e9)), "er": pytest.approx((4, 4e9))}
+    with pytest.raises(Mistake, match="no summary named 'class/forgettin'"):
+        cost(results.find(tmp_path), "class/forgettin")
+
+
 def test_large_costs_are_in_teraflop(tmp_path):
     write(tmp_path, "naive", [0.2], 2e12)
     figure = cost(results.find(tmp_path))
@@ -217,7 +231,7 @@ def test_many_curves_have_looks_of_their_own_and_names_beside(tmp_path):
 
 def test_what_no_figure_of_cost_can_show(tmp_path):
     write(tmp_path / "a", "er", [0.6], 0)
-    with pytest.raises(Mistake, match="no configuration has both a final accuracy and a training compute"):
+    with pytest.raises(Mistake, match=r"no configuration has both final accuracy \(class\) and training compute"):
         cost(results.find(tmp_path / "a"))
     write(tmp_path / "b", "er", [0.6], 1e9, state="failed")
     with pytest.raises(Mistake, match="no configuration has all its runs done"):
