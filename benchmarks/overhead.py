@@ -97,7 +97,7 @@ def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, flo
     torch.set_num_threads(2)
     rng = np.random.default_rng(0)
     n = steps * case.batch
-    x = torch.from_numpy(rng.integers(0, 256, (n, case.side, case.side, case.channels), dtype=np.uint8))
+    x = torch.from_numpy(rng.integers(0, 256, (n, case.channels, case.side, case.side), dtype=np.uint8))
     y = torch.arange(n) % 10
     torch.manual_seed(derive(0, "init"))
     model = resolve("model", case.net)().build((case.channels, case.side, case.side), 10).to(device)
@@ -114,7 +114,7 @@ def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, flo
             draw = torch.randperm(min(seen, case.size), device=device)[: case.batch]
             train_x, train_y = torch.cat([new_x, kept_x[draw]]), torch.cat([new_y, kept_y[draw]])
         optimizer.zero_grad()
-        F.cross_entropy(model(network_input(train_x)), train_y).backward()
+        F.cross_entropy(model(train_x.float().div_(255)), train_y).backward()
         optimizer.step()
         if strategy == "er":
             number = seen + np.arange(len(new_y))
@@ -128,14 +128,9 @@ def bare(case: Case, strategy: str, steps: int, device: str) -> tuple[float, flo
     started, right = time.perf_counter(), torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode():
         for piece_x, piece_y in zip(x.split(case.eval_batch), y.split(case.eval_batch), strict=True):
-            right += (model(network_input(piece_x)).argmax(1) == piece_y).sum()
+            right += (model(piece_x.float().div_(255)).argmax(1) == piece_y).sum()
     right.item()
     return a_step, (time.perf_counter() - started) / n
-
-
-def network_input(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images N x H x W x C as N x C x H x W in [0, 1]."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def both(case: Case, strategy: str, steps: int, device: str) -> tuple[tuple[float, float], tuple[float, float]]:

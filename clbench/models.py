@@ -100,6 +100,8 @@ class CNN:
         """
         from torch import nn
 
+        from clbench.layout import Innermost
+
         channels, height, width = image(shape)
         if min(height, width) < 16:
             raise Mistake(
@@ -107,7 +109,7 @@ class CNN:
             )
         rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
         body = OrderedDict(
-            conv1=nn.Conv2d(channels, 10, 5),
+            conv1=Innermost(channels, 10, 5),
             pool1=nn.MaxPool2d(2),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(10, 20, 5),

@@ -25,11 +25,7 @@ class Transform:
 
 @dataclass
 class ImageTransform(Transform):
-    """uint8 images N x H x W x C to float32 N x C x H x W: (pixel / 255 - mean) / std.
-
-    Channels stay innermost in memory, as images are stored: convolutions keep that layout, and are faster in it on a
-    CPU (docs/speed.md).
-    """
+    """uint8 images N x H x W x C to float32 N x C x H x W: (pixel / 255 - mean) / std."""
 
     mean: tuple[float, ...] = (0.0,)
     """of each channel, of pixels in [0, 1]"""
@@ -55,18 +51,20 @@ class ImageTransform(Transform):
         return self._factors[device]
 
     def __call__(self, raw: Tensor, rng: np.random.Generator | None = None) -> Tensor:
-        n, height, width, _ = raw.shape
+        n, height, width, channels = raw.shape
         device = raw.device
         if rng is not None and self.crop:
             edge = self.crop
             windows = F.pad(raw, (0, 0, edge, edge, edge, edge)).unfold(1, height, 1).unfold(2, width, 1)
             corner = torch.from_numpy(rng.integers(0, 2 * edge + 1, (2, n))).to(device, non_blocking=True)
             x = windows[torch.arange(n, device=device), corner[0], corner[1]]
+        elif channels == 1:
+            x = raw.view(n, 1, height, width)
         else:
             x = raw.permute(0, 3, 1, 2)
         if rng is not None and self.flip:
             mirrored = torch.from_numpy(rng.random(n) < 0.5).to(device, non_blocking=True)
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         scale, shift = self._affine(device)
-        x = x.contiguous(memory_format=torch.channels_last).float().mul_(scale)
+        x = x.contiguous().float().mul_(scale)
         return x if shift is None else x.add_(shift)

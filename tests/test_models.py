@@ -1,4 +1,5 @@
 import random
+from copy import deepcopy
 from math import sqrt
 
 import numpy as np
@@ -75,6 +76,23 @@ def test_cnn_takes_images_from_16_pixels(shape):
 def test_cnn_says_which_images_are_too_small(shape):
     with pytest.raises(Mistake, match=rf"at least 16 x 16, not {shape[1]} x {shape[2]}"):
         CNN().build(shape, 7)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_lie_innermost_in_a_cnn_and_its_answers_are_the_same(channels):
+    net, x = CNN().build((channels, 28, 28), 10), torch.rand(5, channels, 28, 28)
+    plain = deepcopy(net)
+    conv = nn.Conv2d(channels, 10, 5)
+    conv.load_state_dict(plain.get_submodule("body.conv1").state_dict())
+    plain.set_submodule("body.conv1", conv)
+    assert net.get_submodule("body.conv1")(x).is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(net(x), plain(x), atol=1e-6)
+    net(x).square().sum().backward()
+    plain(x).square().sum().backward()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        assert ours.is_contiguous()
+        assert ours.grad.is_contiguous()
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [CNN(), ConvBN(), ResNet18(), ResNet20(), ViT(), Timm("resnet18")])

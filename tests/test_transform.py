@@ -29,15 +29,10 @@ def test_encoding_is_the_formula():
 
 
 @pytest.mark.parametrize("options", [{}, {"crop": 2}, {"flip": True}, {"crop": 2, "flip": True}])
-def test_channels_come_first_and_stay_innermost_in_memory(options):
+def test_output_is_contiguous_with_channels_first(options):
     x = ImageTransform(MEAN, STD, **options)(batch(5, height=6, width=4), np.random.default_rng(0))
     assert x.shape == (5, 3, 6, 4)
-    assert x.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_one_channel_is_innermost_too():
-    """Both layouts are the same bytes there; torch chooses a convolution's by the strides."""
-    assert ImageTransform()(batch(5)[..., :1].contiguous()).stride(1) == 1
+    assert x.is_contiguous()
 
 
 def test_without_a_generator_nothing_is_augmented():
