@@ -39,6 +39,7 @@ def of_arrays(
     source: str,
     licence: str = "not stated",
 ) -> Draft:
+    """A draft from images in memory: of each split in `x`, uint8, N x H x W x C."""
     height, width, channels = x["train"].shape[1:]
     shape = (resolution or height, resolution or width, channels)
     pixels = {split: partial(_resized, images, resolution) for split, images in x.items()}
@@ -68,4 +69,5 @@ def square(picture: Image, side: int | None) -> Image:
 
 
 def seeded(share: float, seed: int) -> str:
+    """What a source's name ends with where its test split was drawn."""
     return f", {100 * share:g} % of each class for test by seed {seed}"
