@@ -1,13 +1,15 @@
 """Runs to keep with the sources: an archive of their folders, and the tables that are made of it.
 
 An archive is `runs.zip`, the folders of runs as they are but for what no table needs: answers, checkpoints, and the
-rows that no summary reads. `clbench leaderboard`, `report`, `compare` and `reproduce` read it like any other folder.
+rows that no summary reads; and where on its machine a file lay that `tuned=` or `config=` named. `clbench
+leaderboard`, `report`, `compare` and `reproduce` read it like any other folder.
 README.md and table.csv beside it are made of it and of nothing else, so a number that was changed by hand is found.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import zipfile
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -24,6 +26,9 @@ FILES = ("meta.json", "status.json", "config.yaml", "timings.csv", "rows.csv")
 """what is kept of a run"""
 ALWAYS = ("exam/", "stream/", "cost/samples")
 """rows that are kept though no summary of one run reads them: measures against a reference do"""
+
+FOLDER = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/]+\.yaml\b)")
+"""where such a file lay, by its whole path: that is of a machine, not of the run"""
 
 
 def archive(results: Sequence[Result], target: Path) -> Path:
@@ -43,7 +48,7 @@ def archive(results: Sequence[Result], target: Path) -> Path:
         for name in FILES:
             if (result.folder / name).exists():
                 text = (result.folder / name).read_text(encoding="utf-8")
-                contents[f"{folder}/{name}"] = _of(text, kept) if name == "rows.csv" else text
+                contents[f"{folder}/{name}"] = _of(text, kept) if name == "rows.csv" else FOLDER.sub("", text)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(target / ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:

@@ -15,6 +15,11 @@ from clbench.errors import Mistake
 
 
 def of_npz(name: str, file: Path, resolution: int | None, share: float, seed: int) -> Draft:
+    """A draft from `train_x`, `train_y`, `test_x` and `test_y`, or from `x` and `y`, split by the seed.
+
+    Raises:
+        Mistake: the arrays are no images with labels.
+    """
     try:
         with file.open("rb") as handle, np.load(handle) as archive:
             arrays = {key: archive[key] for key in archive.files}

@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--cost",
         type=Path,
-        help="also draw final accuracy, or the first --metric, against training compute",
+        help="also draw final accuracy, or the first --metric, against training compute, into this file",
     )
     board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 

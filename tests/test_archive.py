@@ -45,6 +45,16 @@ def test_an_archive_gives_the_same_boards(runs, kept):
     assert [r.hash for r in results.select(kept, "toy/naive")] == ["ab" * 6] * 3
 
 
+def test_where_a_file_lay_is_left_out(tmp_path):
+    config = write_run(tmp_path, command="tuned=/home/me/a-b/er.yaml seed=0") / "config.yaml"
+    config.write_text("stream: toy  # command line\nlearner.lr: 0.1  # tuned /home/me/a-b/er.yaml\n", "utf-8")
+    archive.archive(results.find(tmp_path), tmp_path / "kept")
+    (stored,) = results.find(tmp_path / "kept")
+    assert stored.meta["command"] == "tuned=er.yaml seed=0"
+    text = (stored.folder / "config.yaml").read_text(encoding="utf-8")
+    assert text == "stream: toy  # command line\nlearner.lr: 0.1  # tuned er.yaml\n"
+
+
 def test_rows_that_no_summary_reads_are_left_out(runs, kept):
     whole, part = (next(r for r in results.find(root) if r.strategy == "er").rows() for root in (runs, kept))
     assert part == [row for row in whole if row.metric != "drift/within"]
