@@ -96,13 +96,16 @@ def tables(folder: Path) -> dict[str, str]:
     """What stands beside an archive, file name to text."""
     results = find(folder)
     boards = leaderboard(results)
-    facts = "\n".join(f"- {key}: {text}" for key, text in provenance(results).items())
+    facts = (
+        f"- {key}: {texts[0]}" if len(texts) == 1 else f"- {key}:\n" + "\n".join(f"  - {text}" for text in texts)
+        for key, texts in provenance(results).items()
+    )
     parts = [
         f"# {folder.resolve().name}",
         "Made from `runs.zip` by `clbench tables`. Not to be changed by hand: the tests make it again and compare.",
         render(boards, "md").strip(),
         "## Where these numbers come from",
-        facts,
+        "\n".join(facts),
     ]
     return {"README.md": "\n\n".join(parts) + "\n", "table.csv": render(boards, "csv")}
 

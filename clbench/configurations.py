@@ -114,16 +114,22 @@ def _varying(settings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return [{key: str(each[key]) for key in varying if each.get(key) is not None} for each in settings]
 
 
-def provenance(group: Sequence[Result]) -> dict[str, str]:
-    """What is written down of where the runs of a configuration come from; where seeds differ, every value."""
+def provenance(group: Sequence[Result]) -> dict[str, list[str]]:
+    """What is written down of where runs come from: every value of each fact; commands that differ by seeds are one."""
     found: dict[str, dict[str, None]] = {}
+    commands: dict[str, set[int]] = {}
     for result in group:
         for key, value in result.meta.items():
             if key not in TOLD and value not in ("", None, {}):
                 found.setdefault(key, {})[_fact(value)] = None
+        words = result.meta.get("command", "").split()
+        commands.setdefault(" ".join(w for w in words if not w.startswith("seed=")), set()).add(result.seed)
+    if "command" in found:
+        texts = (f"{words} seed={','.join(map(str, sorted(seeds)))}" for words, seeds in commands.items())
+        found["command"] = dict.fromkeys(texts)
     started = sorted(result.meta["started"][:16].replace("T", " ") for result in group if "started" in result.meta)
-    when = {"started": " to ".join(dict.fromkeys((started[0], started[-1]))) + " UTC"} if started else {}
-    return {key: "; ".join(values) for key, values in found.items()} | when
+    when = {"started": [" to ".join(dict.fromkeys((started[0], started[-1]))) + " UTC"]} if started else {}
+    return {key: list(values) for key, values in found.items()} | when
 
 
 def _fact(value: Any) -> str:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class Innermost(nn.Conv2d):
     """A convolution that lays its input out with channels innermost on a CPU; what follows keeps that layout.
 
-    On a GPU it is a Conv2d: there the layout cost a fifth of a step more (docs/speed.md). Shapes, and weights in memory,
-    are a Conv2d's. For networks whose every convolution was seen to be sound in it: in
-    torch 2.13 the backward pass of a 1 x 1 convolution of stride 2 over 4 channels writes past its memory there, so
-    residual networks and images in general stay as they are.
+    On a GPU, where a step took a fifth longer in that layout (docs/speed.md), it is a Conv2d. Shapes, and weights in
+    memory, are a Conv2d's. For networks whose every convolution was seen to be sound in it: in torch 2.13 the backward
+    pass of a 1 x 1 convolution of stride 2 over 4 channels writes past its memory there, so residual networks
+    stay as they are.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class Line:
     entries: list[Entry]
     by_seed: list[list[str]]
     """seed, state, numbers"""
-    facts: dict[str, str]
+    facts: dict[str, list[str]]
     config: list[tuple[str, str]]
     """the lines of config.yaml: setting, source"""
     again: list[str]

@@ -55,6 +55,16 @@ def test_where_a_file_lay_is_left_out(tmp_path):
     assert text == "stream: toy  # command line\nlearner.lr: 0.1  # tuned er.yaml\n"
 
 
+def test_commands_that_differ_by_seeds_are_one(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "er", seed, command=f"strategy=er seed={seed} stream=toy")
+        write_run(tmp_path, "naive", seed, hash="ab" * 6, command="strategy=naive stream=toy seed=range(3)")
+    archive.archive(results.find(tmp_path), tmp_path / "kept")
+    text = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
+    commands = "\n  - strategy=er stream=toy seed=0,1,2\n  - strategy=naive stream=toy seed=0,1,2\n- "
+    assert f"- command:{commands}" in text
+
+
 def test_rows_that_no_summary_reads_are_left_out(runs, kept):
     whole, part = (next(r for r in results.find(root) if r.strategy == "er").rows() for root in (runs, kept))
     assert part == [row for row in whole if row.metric != "drift/within"]
