@@ -1,12 +1,13 @@
 """Whether a run that is killed at random moments, and started again, leaves the same bytes as one that is left alone.
 
-    python benchmarks/kills.py [--kills 30] [--strategies "naive,er,derpp,kfpf,fpf(er)"] [--seed 0]
+    python benchmarks/kills.py [--kills 30] [--strategies "naive,er,derpp,kfpf,fpf(er)"] [--seed 0] [path=value ...]
 
-Real SIGKILLs of real processes, `clbench run stream=digits`, with a checkpoint at every epoch. A quarter of the kills
-are meant for each of: going on from a checkpoint, training, sitting exams, writing a checkpoint; what the process was
-at when it died is read from a file that it keeps mapped. When a run is done its rows, predictions, configuration and
-last checkpoint are compared with those of the run that was left alone, and the next one begins. Printed: kills by
-what they interrupted, runs, and how many of these left the same bytes. Exit status 1 where one did not.
+Real SIGKILLs of real processes, `clbench run stream=digits path=value ...`, with a checkpoint at every epoch. A quarter
+of the kills are meant for each of: going on from a checkpoint, training, sitting exams, writing a checkpoint; what the
+process was at when it died is read from a file that it keeps mapped. When a run is done its rows, predictions,
+configuration and last checkpoint are compared with those of the run that was left alone, and the next one begins.
+Printed: kills by what they interrupted, runs, and how many of these left the same bytes. Exit status 1 where one did
+not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 
 PHASES = ("elsewhere", "resuming", "training", "evaluation", "saving")
 EPOCHS = 16
-"""a process is left to itself for fewer epochs than this, at random, before it is killed; a run has 50"""
+"""a process is left to itself for fewer epochs than this, at random, before it is killed; a run over digits has 50"""
 
 
 def child(file: str, words: list[str]) -> int:
@@ -60,7 +61,7 @@ def child(file: str, words: list[str]) -> int:
     return main(["run", *words])
 
 
-def start(phase: Path, results: Path, strategy: str) -> subprocess.Popen[bytes]:
+def start(phase: Path, results: Path, strategy: str, more: list[str]) -> subprocess.Popen[bytes]:
     phase.write_bytes(b"\0\0")
     name, _, base = strategy.rstrip(")").partition("(")
     words = [
@@ -70,6 +71,7 @@ def start(phase: Path, results: Path, strategy: str) -> subprocess.Popen[bytes]:
         f"results={results}",
         "mlflow=off",
         "checkpoint=0",
+        *more,
     ]
     return subprocess.Popen([sys.executable, __file__, "--child", str(phase), *words], stdout=subprocess.DEVNULL)
 
@@ -96,15 +98,17 @@ def digest(results: Path) -> str:
     return found.hexdigest()
 
 
-def kill(strategy: str, kills: int, rng: np.random.Generator, where: Path) -> tuple[Counter[str], int, int]:
+def kill(
+    strategy: str, kills: int, rng: np.random.Generator, where: Path, more: list[str]
+) -> tuple[Counter[str], int, int]:
     """Kill runs of a strategy so many times: (kills by phase, runs that were killed, how many of them are the same)."""
     phase, phases, runs, same = where / "phase", Counter[str](), 0, 0
-    assert start(phase, where / "whole", strategy).wait() == 0, "the run that is left alone fails"
+    assert start(phase, where / "whole", strategy, more).wait() == 0, "the run that is left alone fails"
     whole = digest(where / "whole")
     while phases.total() < kills:
         results, before = where / f"killed-{runs}", phases.total()
         while True:
-            process = start(phase, results, strategy)
+            process = start(phase, results, strategy, more)
             if phases.total() < kills:
                 goal = PHASES[rng.integers(1, len(PHASES))]
                 wait(phase, process, goal, 0 if goal == "resuming" else int(rng.integers(EPOCHS)))
@@ -127,6 +131,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--strategies", default="naive,er,derpp,kfpf,fpf(er)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("words", nargs="*", metavar="path=value")
     given = parser.parse_args()
     strategies = given.strategies.split(",")
     width = max(map(len, strategies))
@@ -134,7 +139,7 @@ def main() -> int:
     rng, failed = np.random.default_rng(given.seed), False
     for strategy in strategies:
         with tempfile.TemporaryDirectory() as where:
-            phases, runs, same = kill(strategy, given.kills, rng, Path(where))
+            phases, runs, same = kill(strategy, given.kills, rng, Path(where), given.words)
         counts = "".join(f"{phases[phase]:12}" for phase in PHASES)
         print(f"{strategy:{width}}{phases.total():6}{counts}{runs:6}{f'{same} of {runs}':>12}", flush=True)
         failed |= same != runs
