@@ -1,0 +1,122 @@
+"""Numbers with an interval, in the tables of the documents, come from the runs that are kept with the sources."""
+
+import csv
+import re
+import runpy
+import sys
+from collections import defaultdict
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clbench.archive import archives
+from clbench.configurations import configurations
+from clbench.results import find
+from clbench.statistics import mean_interval
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference"
+ELSEWHERE = {
+    "accumulation.md": "what benchmarks/recurrence.py prints",
+    "plasticity.md": "what benchmarks/plasticity.py prints",
+    "Forgeries": "no measurements",
+    "And when the libraries themselves change?": "of APIs by when they live, not by strategy",
+    "Permuted MNIST, 20 tasks, one epoch each": "measured before there were archives",
+    "Rotated MNIST, 20 tasks, one epoch each": "measured before there were archives",
+    "FPF at the end of replay": "what benchmarks/fpf_at_end.py prints, of fpf_at_end.csv",
+    "Does drift predict restoration?": "what benchmarks/drift_and_restoration.py prints",
+}
+"""pages and sections whose tables are not made of one summary, or one paired difference, a cell"""
+
+
+def stored() -> list[tuple[str, str, dict[str, dict[int, float]]]]:
+    """Of each configuration kept: the stream, the strategy, and its summaries by seed."""
+    found = []
+    for folder in archives(REFERENCE):
+        for group in configurations(find(folder)):
+            summaries: dict[str, dict[int, float]] = defaultdict(dict)
+            for run in group:
+                for id, value in run.summaries().items():
+                    if value.number is not None:
+                        summaries[id][run.seed] = value.number
+            found.append((group[0].stream, group[0].strategy, summaries))
+    by_hash = defaultdict(dict)
+    text = (REFERENCE / "which_modules_forget" / "runs.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        key = row["stream"], row["strategy"], row["hash"]
+        by_hash[key][int(row["seed"])] = float(row["class/final_accuracy"])
+    return found + [(stream, name, {"class/final_accuracy": of}) for (stream, name, _), of in by_hash.items()]
+
+
+def intervals() -> dict[str, np.ndarray]:
+    """For each strategy means and half widths, of its configurations and of their differences to others (K x 2)."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def add(strategy: str, values: list[float]) -> None:
+        mean, half = mean_interval(values)
+        if half is not None:
+            found[strategy.partition("(")[0]] += [(mean, half), (100 * mean, 100 * half)]
+
+    runs = stored()
+    for _, strategy, summaries in runs:
+        for of in summaries.values():
+            add(strategy, list(of.values()))
+    for (stream, strategy, ours), (other, _, theirs) in permutations(runs, 2):
+        for id in ours.keys() & theirs.keys() if stream == other else ():
+            if len(seeds := ours[id].keys() & theirs[id].keys()) > 1:
+                add(strategy, [ours[id][seed] - theirs[id][seed] for seed in sorted(seeds)])
+    return {strategy: np.array(pairs) for strategy, pairs in found.items()}
+
+
+def rounds_to(text: str, pairs: np.ndarray) -> bool:
+    """Whether one of the pairs is, rounded, what a cell says."""
+    mean, half = text.split(" ± ")
+    off = 0.5 * 10.0 ** -np.array([len(each.partition(".")[2]) for each in (mean, half)]) + 1e-9
+    return bool((abs(pairs - [float(mean), float(half)]) <= off).all(axis=1).any())
+
+
+def tables() -> list[tuple[str, str, str]]:
+    """Of each line of a table with an interval: the page, the section, the line."""
+    found = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        section = ""
+        for line in page.read_text(encoding="utf-8").splitlines():
+            section = line.lstrip("# ") if line.startswith("#") else section
+            if line.startswith("|") and "±" in line and not {page.name, section} & ELSEWHERE.keys():
+                found.append((page.name, section, line))
+    return found
+
+
+def test_tables_say_what_the_runs_say():
+    made = intervals()
+    wrong = []
+    for page, section, line in tables():
+        names = sorted(set(re.findall(r"\w+", line)) & made.keys())
+        known = np.concatenate([np.empty((0, 2)), *(made[name] for name in names)])
+        wrong += [
+            f"{page}, {section}: no run of {names} comes to {cell}: {line}"
+            for cell in re.findall(r"[-+]?[\d.]+ ± [\d.]+", line)
+            if not rounds_to(cell, known)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("page", "script", "folder"),
+    [
+        ("accumulation.md", "recurrence.py", "accumulation"),
+        ("accumulation.md", "recurrence.py", "scole"),
+        ("plasticity.md", "plasticity.py", "plasticity"),
+    ],
+)
+def test_tables_of_benchmarks(page, script, folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script, str(REFERENCE / folder)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+    assert not ended.value.code
+    lines = [line for line in capsys.readouterr().out.splitlines() if "±" in line]
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert not [line for line in lines if line not in text]
