@@ -530,7 +530,7 @@ def _archive(given: argparse.Namespace) -> int:
 
     found = [result for folder in given.folders for result in results.find(folder)]
     file = archive.archive(found, given.target)
-    print(f"{file}: {len(found)} runs, {file.stat().st_size / 1e3:.0f} kB; README.md and table.csv beside it")
+    print(f"{file}: {len(results.find(file.parent))} runs, {file.stat().st_size / 1e3:.0f} kB; README.md and table.csv beside it")
     return 0
 
 
