@@ -26,9 +26,10 @@ import torch.nn.functional as F
 
 from clbench.catalogue import resolve
 from clbench.datasets import Dataset
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.recorder import Recorder
 from clbench.run import Run
+from clbench.seeds import derive
 from clbench.streams.incremental import ClassIncremental
 from clbench.sweep import watched
 

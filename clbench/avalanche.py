@@ -29,8 +29,9 @@ from torch import Tensor
 from clbench.data import Data, Source
 from clbench.errors import Mistake, unknown
 from clbench.flops import counted
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.modules import resting
+from clbench.seeds import derive
 from clbench.strategy import Strategy
 from clbench.stream import Exam, Experience, Stream, Syllabus
 

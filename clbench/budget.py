@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from clbench.batch import following
 from clbench.errors import Mistake
-from clbench.learner import following
 from clbench.maf import MemoryAdjusted
 from clbench.strategy import Around, Strategy
 from clbench.types import Positive
 
 if TYPE_CHECKING:
-    from clbench.learner import Batch, Learner
+    from clbench.batch import Batch
+    from clbench.learner import Learner
     from clbench.stream import Experience, Syllabus
 
 

@@ -530,7 +530,8 @@ def _archive(given: argparse.Namespace) -> int:
 
     found = [result for folder in given.folders for result in results.find(folder)]
     file = archive.archive(found, given.target)
-    print(f"{file}: {len(results.find(file.parent))} runs, {file.stat().st_size / 1e3:.0f} kB; README.md and table.csv beside it")
+    kept, size = len(results.find(file.parent)), file.stat().st_size / 1e3
+    print(f"{file}: {kept} runs, {size:.0f} kB; README.md and table.csv beside it")
     return 0
 
 

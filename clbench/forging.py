@@ -23,9 +23,9 @@ from clbench import forgeries
 from clbench.datasets import Dataset, load, root, sha256, split_by
 from clbench.errors import Mistake
 from clbench.forgeries import OPERATORS, Autoencoder, Operator, bytes_of, jpeg
-from clbench.learner import derive
 from clbench.photographs import Photograph, windows
 from clbench.prepare import beside, progress
+from clbench.seeds import derive
 
 SHARED = "all"
 """the increment of photographs that all increments show"""

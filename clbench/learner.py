@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -14,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clbench.batch import Batch, following
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
 from clbench.memory import Memory
 from clbench.modules import only, resting
 from clbench.optimizer import Optimizer, constant, cosine, multistep
+from clbench.seeds import derive
 from clbench.strategy import Adjust, Around, Loss, check
 from clbench.stream import Experience, Syllabus
 from clbench.transform import Transform
@@ -46,41 +47,6 @@ class Diverged(Exception):
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(f"the loss was {loss} at step {step}")
         self.step = step
-
-
-@dataclass(slots=True)
-class Batch:
-    """What a step trains on."""
-
-    x: Tensor
-    """network input, B x ..., augmented"""
-    y: Tensor
-    """labels, B"""
-    raw: Tensor
-    """the same samples as they are stored, un-augmented; of joined batches, those of the first"""
-    index: Tensor | None = None
-    """their positions in the data that they come from; None: they come from memory"""
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    """what memory kept beside the samples"""
-    past: tuple[Batch, ...] = ()
-    """draws from memory that the loss treats apart"""
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """The sizes that the cost of a step depends on."""
-        return (tuple(self.x.shape), *[p.shape for p in self.past])
-
-    def joined(self, other: Batch | None) -> Batch:
-        """This batch and another as one; itself where there is no other."""
-        if other is None:
-            return self
-        return Batch(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), self.raw, past=self.past)
-
-
-def derive(seed: int, purpose: str, step: int = 0) -> int:
-    """A 63-bit seed for one purpose at one step of the run with root seed `seed`."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 @dataclass
@@ -640,24 +606,8 @@ class Learner:
 _KNOWN = nullcontext()
 
 
-def after_each(batches: Generator[Batch, Any, None], act: Callable[[Batch, Any], None]) -> Generator[Batch, Any, None]:
-    """The same batches; after each one's step `act(batch, kept)` is called with what the loss kept."""
-    kept = None
-    while (batch := following(batches, kept)) is not None:
-        kept = yield batch
-        act(batch, kept)
-
-
 def _plain(learner: Learner, batch: Batch) -> Tensor:
     return learner.criterion(learner(batch.x), batch.y)
-
-
-def following(stream: Generator[Batch, Any, None], kept: Any) -> Batch | None:
-    """The next batch of a stream that is sent what the loss kept of the one before; None: there is none."""
-    try:
-        return stream.send(kept)
-    except StopIteration:
-        return None
 
 
 def _generator(batches: Iterable[Batch]) -> Generator[Batch, Any, None]:

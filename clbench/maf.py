@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from clbench.batch import following
 from clbench.errors import Mistake
-from clbench.learner import following
 from clbench.strategy import Around, Loss, Strategy, layers
 from clbench.types import Positive
 
 if TYPE_CHECKING:
-    from clbench.learner import Batch, Learner
+    from clbench.batch import Batch
+    from clbench.learner import Learner
     from clbench.stream import Experience, Syllabus
 
 

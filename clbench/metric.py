@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from clbench.learner import Batch, Learner
+    from clbench.batch import Batch
+    from clbench.learner import Learner
     from clbench.strategy import Strategy
     from clbench.stream import Exam, Syllabus
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from clbench.backbones import normalised, vit
 from clbench.datasets import Dataset, open_dataset, sha256
 from clbench.errors import Mistake
-from clbench.learner import derive
 from clbench.pretrained import VIT_T6, teacher
+from clbench.seeds import derive
 from clbench.types import Count, Fraction, Natural, NonNegative, Positive, Share
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from clbench.errors import Mistake
 
 if TYPE_CHECKING:
-    from clbench.learner import Batch, Learner, Model
+    from clbench.batch import Batch
+    from clbench.learner import Learner, Model
     from clbench.memory import Memory
     from clbench.optimizer import Optimizer
     from clbench.stream import Experience, Stream, Syllabus

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clbench.learner import Batch
+from clbench.batch import Batch
 from clbench.metric import Look, Probe, Row
 from clbench.strategy import whole_stream
 

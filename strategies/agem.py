@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import Memory, Reservoir
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

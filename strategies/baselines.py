@@ -11,9 +11,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 

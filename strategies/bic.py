@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import Exemplars
 from clbench.strategies.exemplars import ExemplarReplay
 from clbench.strategies.prototypes import LOWEST

@@ -21,9 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clbench.adapters import freeze, lora, transformer
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, derive
+from clbench.learner import Learner
+from clbench.seeds import derive
 from clbench.strategies.embedding import embedded
 from clbench.strategies.simplecil import features_of
 from clbench.strategy import Strategy

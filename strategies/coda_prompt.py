@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clbench.adapters import prefixes, transformer
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prompted import NEEDS, PILOT, attach, check_blocks, prompts, query, steered, training
 from clbench.stream import Experience, Syllabus

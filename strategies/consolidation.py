@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategy import Adjust, Around, Strategy
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.data import Data
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import Memory
 from clbench.strategies.contrast import supcon
 from clbench.strategies.embedding import embedded

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from clbench.adapters import prefixes, transformer
+from clbench.batch import Batch
 from clbench.config import Preset
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategies.own_classes import OwnClasses
 from clbench.strategies.prompted import NEEDS, PILOT, attach, check_blocks, cosines, prompts, query, steered, training
 from clbench.stream import Experience, Syllabus

@@ -16,8 +16,9 @@ from torch import Tensor
 from clbench.adapters import bottleneck, freeze
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.modules import swapped
+from clbench.seeds import derive
 from clbench.strategies.cosine import cosine_head, cosines
 from clbench.strategies.embedding import embedded
 from clbench.strategies.own_classes import OwnClasses

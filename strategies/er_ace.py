@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import Reservoir
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import Exemplars, herding
 from clbench.strategies.prototypes import directions
 from clbench.strategy import Strategy

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 from clbench.adapters import bottleneck, freeze, prompts, scale_shift
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
+from clbench.seeds import derive
 from clbench.strategies.cosine import cosine_head
 from clbench.strategies.own_classes import OwnClasses
 from clbench.stream import Experience, Syllabus

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clbench.batch import Batch, after_each
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, after_each
+from clbench.learner import Learner
 from clbench.memory import Memory, Reservoir
 from clbench.modules import chosen, drift, groups, sensitivity, snapshot
 from clbench.optimizer import cosine

@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clbench.adapters import FEED_FORWARD, LowRank, freeze, lora, merge, reset, transformer
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, derive
+from clbench.learner import Learner
 from clbench.modules import BLOCK, swapped
 from clbench.optimizer import cosine
+from clbench.seeds import derive
 from clbench.strategies.unlearning import bound, divided, endless
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

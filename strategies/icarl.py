@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategies.exemplars import ExemplarReplay
 from clbench.strategies.prototypes import class_means, directions, nearest
 from clbench.stream import Syllabus

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.mixture import Mixture
 from clbench.optimizer import constant
 from clbench.strategy import Strategy

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from clbench import merging
+from clbench.batch import Batch, after_each
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, after_each, derive
+from clbench.learner import Learner
 from clbench.modules import swapped
+from clbench.seeds import derive
 from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction, Positive, Share

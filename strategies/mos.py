@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clbench.adapters import bottleneck, freeze, transformer
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
-from clbench.learner import Batch, Learner, derive
+from clbench.learner import Learner
 from clbench.modules import swapped
 from clbench.optimizer import cosine
+from clbench.seeds import derive
 from clbench.strategies.cosine import cosines
 from clbench.strategies.embedding import embedded
 from clbench.strategies.own_classes import OwnClasses

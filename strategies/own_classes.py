@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
 

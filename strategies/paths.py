@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clbench.batch import Batch, after_each
 from clbench.config import Preset
-from clbench.learner import Batch, Learner, after_each
+from clbench.learner import Learner
 from clbench.strategies.consolidation import pull, weights
 from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clbench.batch import Batch, after_each
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, after_each
+from clbench.learner import Learner
 from clbench.strategies.consolidation import pull, weights
 from clbench.strategy import Adjust, Around
 from clbench.stream import Syllabus

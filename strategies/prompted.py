@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from clbench.adapters import freeze, prefixed, transformer
 from clbench.errors import Mistake
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
+from clbench.seeds import derive
 
 NEEDS = frozenset({"transformer", "pretrained weights"})
 PILOT = "PILOT (LAMDA-PILOT, exps): ViT-B/16, CIFAR-100 in 10 tasks"

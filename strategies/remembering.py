@@ -6,8 +6,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+from clbench.batch import Batch, after_each
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, after_each
+from clbench.learner import Learner
 from clbench.memory import Reservoir
 from clbench.strategy import Around, memory_of
 from clbench.stream import Syllabus

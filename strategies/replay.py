@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data, Source
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.memory import GreedyBalanced, Memory, Reservoir
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.optimizer import cosine
 from clbench.strategies.embedding import embedded
 from clbench.strategies.own_classes import OwnClasses

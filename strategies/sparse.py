@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from clbench.adapters import transformer
-from clbench.learner import Batch, Learner
+from clbench.batch import Batch
+from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.optimizer import Followed, Optimizer
 from clbench.strategies.tuners import of_head

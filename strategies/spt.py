@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from clbench.adapters import lora
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.modules import resting
+from clbench.seeds import derive
 from clbench.strategies.sparse import Sparse
 from clbench.strategies.tuners import is_transformer
 from clbench.stream import Experience, Syllabus

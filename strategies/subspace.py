@@ -22,9 +22,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.modules import groups
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus

@@ -26,10 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clbench.batch import Batch
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner, derive
+from clbench.learner import Learner
 from clbench.memory import Memory
+from clbench.seeds import derive
 from clbench.strategies.contrast import supcon
 from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy

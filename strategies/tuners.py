@@ -25,8 +25,9 @@ from torch.nn.modules.conv import _ConvNd
 from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shift, transformer
 from clbench.config import Preset
 from clbench.errors import Mistake
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.modules import tensors
+from clbench.seeds import derive
 from clbench.strategy import Around, layers
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, NonNegative, Positive, Share

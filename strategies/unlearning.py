@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clbench.batch import Batch, following
 from clbench.data import Data
-from clbench.learner import Batch, Learner, following
+from clbench.learner import Learner
 from clbench.strategies.consolidation import pull, weights
 from clbench.strategy import Adjust, Around, Loss, Strategy, memory_of
 from clbench.stream import Experience, Syllabus

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.stream import Exam, Syllabus
 from clbench.streams.images import Images, turned
 from clbench.streams.incremental import ClassIncremental

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.streams.images import Order, ordered
 from clbench.streams.incremental import Divided
 from clbench.types import Count, Natural

@@ -29,8 +29,8 @@ from torch import Tensor
 from clbench.data import Data, Source
 from clbench.datasets import open_dataset, sha256
 from clbench.errors import Mistake
-from clbench.learner import derive
 from clbench.mixture import Mixture, Pool
+from clbench.seeds import derive
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.concepts import Concepts
 from clbench.streams.orderings import Concept, Order, chunks, frequent, listed, scored, similar

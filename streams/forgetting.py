@@ -18,7 +18,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.images import Order, ordered
 from clbench.streams.incremental import Divided

@@ -15,7 +15,7 @@ import torch
 from clbench.data import Data, Source
 from clbench.datasets import Dataset, open_dataset
 from clbench.errors import Mistake, unknown
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.stream import Exam, Experience, Stream
 from clbench.transform import ImageTransform, Transform
 from clbench.types import Count, Natural, Share

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from clbench.errors import Mistake, unknown
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.stream import Exam, Syllabus
 from clbench.streams.images import Images, Order, ordered, turned
 from clbench.types import Count, Natural

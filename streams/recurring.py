@@ -18,7 +18,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.stream import Exam, Syllabus
 from clbench.streams.images import Images
 from clbench.types import Count, Fraction, NonNegative

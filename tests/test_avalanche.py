@@ -19,11 +19,12 @@ from torch import nn
 
 from clbench import avalanche, sweep
 from clbench.avalanche import Avalanche, Classic, from_benchmark, to_benchmark
+from clbench.batch import Batch
 from clbench.catalogue import resolve
 from clbench.config import plans
 from clbench.config import resolve as resolve_plan
 from clbench.errors import Mistake
-from clbench.learner import Batch, Diverged, Learner
+from clbench.learner import Diverged, Learner
 from clbench.metric import Look, Probe, Row
 from clbench.recorder import Recorder
 from clbench.run import Run

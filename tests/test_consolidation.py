@@ -9,9 +9,9 @@ from test_strategies import same_run, two_lessons
 from torch import nn
 
 from clbench import catalogue
+from clbench.batch import Batch
 from clbench.config import resolve
 from clbench.errors import Mistake
-from clbench.learner import Batch
 from clbench.strategies.baselines import Naive
 from clbench.strategies.consolidation import EWC, pull
 from clbench.strategies.paths import SI, RWalk

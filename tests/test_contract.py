@@ -15,10 +15,11 @@ import torch
 from small import Reordered, Requests, Transformer, libraries
 from torch import nn
 
+from clbench.batch import Batch
 from clbench.catalogue import names, resolve
 from clbench.data import Data, Source
 from clbench.errors import Mistake
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row, Summary, Value
 from clbench.strategy import Strategy, needs
 from clbench.stream import Exam, Experience, Stream, Syllabus

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from small import images, lesson, numbers, opened, teach, weights
 
+from clbench.batch import Batch
 from clbench.errors import Mistake
-from clbench.learner import Batch
 from clbench.strategies.baselines import Naive
 from clbench.strategies.contrast import supcon
 from clbench.strategies.cored import CoReD, means, ranges

@@ -5,9 +5,9 @@ import torch
 from small import Linear, Normed, images, lesson, opened, syllabus, teach, weights
 from torch import nn
 
+from clbench.batch import Batch
 from clbench.config import resolve
 from clbench.errors import Mistake
-from clbench.learner import Batch
 from clbench.memory import Memory
 from clbench.modules import groups
 from clbench.strategies.baselines import Joint, Naive

@@ -9,8 +9,8 @@ from small import Requests, Transformer, opened
 from test_unlearning import accuracy
 
 from clbench.adapters import reset
+from clbench.batch import Batch
 from clbench.errors import Mistake
-from clbench.learner import Batch
 from clbench.optimizer import cosine
 from clbench.strategies.gs_lora import GSLoRA, GSLoRAPP, paired
 from clbench.strategies.unlearning import divided

@@ -9,10 +9,12 @@ import torch
 from small import Linear, Net, images, lesson, numbers, opened, teach, weights
 from torch import nn
 
+from clbench.batch import Batch
 from clbench.errors import Mistake
 from clbench.flops import counted
-from clbench.learner import Batch, Diverged, Learner, derive
+from clbench.learner import Diverged, Learner
 from clbench.memory import Reservoir
+from clbench.seeds import derive
 from clbench.strategies.baselines import Joint
 from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER

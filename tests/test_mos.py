@@ -7,8 +7,9 @@ from small import Transformer, images, lesson, opened, syllabus, teach, vit_b16,
 
 from clbench.adapters import bottleneck, freeze
 from clbench.errors import Mistake
-from clbench.learner import Learner, derive
+from clbench.learner import Learner
 from clbench.modules import swapped
+from clbench.seeds import derive
 from clbench.strategies.mos import MOS, apart
 from clbench.strategies.simplecil import Prototypes, SimpleCIL
 from clbench.strategy import Strategy

@@ -2,7 +2,7 @@ import pytest
 import torch
 from small import Net, images, lesson, opened, syllabus
 
-from clbench.learner import Batch
+from clbench.batch import Batch
 from clbench.metric import Look
 from clbench.metrics.online import NOTHING, Online
 from clbench.strategies.baselines import Joint

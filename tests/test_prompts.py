@@ -12,8 +12,8 @@ from small import Transformer, images, lesson, opened, syllabus, teach, vit_b16
 from torch import nn
 
 from clbench.adapters import freeze, inserted, prefixed, tokens, trainable, transformer
+from clbench.batch import Batch
 from clbench.errors import Mistake
-from clbench.learner import Batch
 from clbench.models import ViT
 from clbench.strategies.baselines import Naive
 from clbench.strategies.coda_prompt import CODAPrompt, agreement, cosine, orthonormal

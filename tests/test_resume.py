@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from clbench import cli
+from clbench.batch import Batch
 from clbench.config import plans
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.recorder import Recorder
 from clbench.run import Progress, Run, execute, final_weights
 from clbench.strategy import Strategy

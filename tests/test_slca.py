@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from small import Net, Transformer, images, lesson, opened, teach, watched, weights
 
-from clbench.learner import Batch
+from clbench.batch import Batch
 from clbench.strategies.baselines import Naive
 from clbench.strategies.slca import SLCA, mean_length
 from clbench.testing import check_resume

@@ -12,8 +12,8 @@ import torch
 from small import images
 from torch import nn
 
+from clbench.batch import Batch
 from clbench.data import Data
-from clbench.learner import Batch
 from clbench.memory import Reservoir
 from clbench.state import Unpackable, kept_bytes, pack, pack_value, unpack, unpack_value
 from clbench.strategies.replay import ER

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from small import Net, images, lesson, numbers, opened, syllabus, teach, weights
 
 from clbench import catalogue
-from clbench.learner import Batch
+from clbench.batch import Batch
 from clbench.memory import GreedyBalanced, Reservoir
 from clbench.metric import Look
 from clbench.metrics.exams import Exams

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clbench.data import Data
 from clbench.errors import Mistake
-from clbench.learner import derive
+from clbench.seeds import derive
 from clbench.streams.incremental import ClassIncremental, DomainIncremental, Permuted, Rotated
 from clbench.streams.toy import Toy
 

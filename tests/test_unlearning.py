@@ -4,7 +4,7 @@ import pytest
 import torch
 from small import Net, Requests, opened, watched, weights
 
-from clbench.learner import Batch
+from clbench.batch import Batch
 from clbench.memory import Reservoir
 from clbench.strategies.baselines import Naive
 from clbench.strategies.consolidation import EWC

@@ -14,8 +14,9 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from clbench.batch import Batch
 from clbench.catalogue import names, resolve
-from clbench.learner import Batch, Learner
+from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row, Summary, Value
 from clbench.strategy import Strategy
 from clbench.stream import Stream
