@@ -21,7 +21,8 @@ class Batch:
     raw: Tensor
     """the same samples as they are stored, un-augmented; of joined batches, those of the first"""
     index: Tensor | None = None
-    """their positions in the data that they come from; None: they come from memory"""
+    """their positions in the lesson, beyond its length, or below 0, where they were joined to it; None: they come from
+    memory"""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """what memory kept beside the samples"""
     past: tuple[Batch, ...] = ()

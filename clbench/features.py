@@ -57,7 +57,7 @@ def features(
         return folder, False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _write(folder, dataset, made, _body(plan, dataset), again)
+        _write(folder, dataset, made, _body(plan, dataset), plan.learner.eval_batch, again)
     except OSError as error:
         raise Mistake(f"{folder} cannot be written ({error}). CLBENCH_DATA can name another place.") from error
     return folder, True
@@ -96,15 +96,20 @@ def _body(plan: Plan, dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _write(
-    folder: Path, dataset: Dataset, made: dict[str, Any], body: Callable[[np.ndarray], np.ndarray], again: bool
+    folder: Path,
+    dataset: Dataset,
+    made: dict[str, Any],
+    body: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    again: bool,
 ) -> None:
     counts = {split: len(arrays["y"]) for split, arrays in dataset.splits.items()}
     wide = body(dataset.splits["train"]["x"][:1]).shape[1]
     with beside(folder, again) as new, progress(folder.name, sum(counts.values())) as advance:
         for split, arrays in dataset.splits.items():
             out = np.lib.format.open_memmap(new / f"{split}_x.npy", "w+", np.float32, (counts[split], wide))
-            for start in range(0, len(out), 128):
-                rows = slice(start, start + 128)
+            for start in range(0, len(out), size):
+                rows = slice(start, start + size)
                 out[rows] = body(arrays["x"][rows])
                 advance(len(out[rows]))
             out.flush()

@@ -80,8 +80,9 @@ class Learner:
     keep_optimizer: bool = False
     """true: one optimiser for the whole stream; false: made anew at each experience"""
     loss_mask: Literal["all", "seen", "experience", "batch"] = "all"
-    """labels that the loss lets compete: all; those taught so far; those of the sample's own experience (training with
-    task identities); those present in the batch (SCoLe's masking)"""
+    """labels that the loss lets compete: all; those taught so far; experience: those taught together with the sample's
+    own, which is training with task identities where experiences share no class; batch: those present in the batch
+    (SCoLe's masking)"""
     eval_batch: Count = 128
     """samples of an exam answered at once"""
     threads: Count = 2
@@ -109,7 +110,7 @@ class Learner:
         self.where = self._device()
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.deterministic = True
-        self.seed, self.step, self.seconds = seed, 0, 0.0
+        self.seed, self.step, self.seconds, self.trained = seed, 0, 0.0, 0
         self.flops = Flops()
         self.last_loss = float("nan")
         self._transform, self._criterion = transform, criterion
@@ -268,11 +269,8 @@ class Learner:
         Raises:
             Mistake: there are rates, and one optimiser is kept for the whole stream.
         """
-        if rates and self.keep_optimizer:
-            raise Mistake(
-                "This strategy gives parts of the network rates of their own, with an optimiser for each experience: "
-                "it needs learner.keep_optimizer=false."
-            )
+        if rates:
+            self.renews()
         share = [m / self.epochs for m in self.milestones]
         schedules = {"constant": constant, "cosine": cosine, "multistep": multistep(share, self.gamma)}
         chosen = schedules[self.schedule] if factor is None else factor
@@ -286,6 +284,15 @@ class Learner:
             factor=None if chosen is constant else chosen,
             steps=steps,
         )
+
+    def renews(self) -> None:
+        """Say that a strategy makes an optimiser of its own for each experience.
+
+        Raises:
+            Mistake: one is to be kept for the whole stream.
+        """
+        if self.keep_optimizer:
+            raise Mistake("This strategy makes its own optimiser at each experience: learner.keep_optimizer=false.")
 
     def _by_rate(self, rates: Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
         """What trains, by its share of the rate."""
@@ -359,6 +366,7 @@ class Learner:
         self.seed_globals("global")
         before = self.model.training
         self.train(True)
+        self.trained = max(self.trained, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
         trains, flops, kept = self._trains(loss), self.flops, None
         due = self._next_look(optimizer) if ordinary else -1
         losses: list[Tensor] = []
@@ -572,7 +580,7 @@ class Learner:
         if self.optim is None or not self.keep_optimizer:
             self.optim = self.new_optimizer(steps)
         self.optim.begin(steps)
-        self._calls, self._saved = 0, None
+        self._calls, self._saved, self.trained = 0, None, 0
         self.seed_globals("learn")
 
     def end(self) -> None:
@@ -590,6 +598,7 @@ class Learner:
             "optim": self.optim,
             "step": self.step,
             "seconds": self.seconds,
+            "trained": self.trained,
             "flops": self.flops,
             "seen": self._seen,
             "together": self._together,
@@ -599,6 +608,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; the model has been filled in place."""
         self.step, self.seconds, self.last_loss = state["step"], state["seconds"], state["last_loss"]
+        self.trained = state["trained"]
         self.optim = state["optim"]
         self._seen, self._together = state["seen"], state["together"]
 

@@ -57,6 +57,11 @@ class MemoryAdjusted(Around):
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if syllabus.lessons is None:
             raise Mistake("budget.maf is shared out equally, and this stream has no end; choose budget.flops.")
+        for layer in (layer for layer in layers(self.base) if not layer.budgeted):
+            raise Mistake(
+                f"{type(layer).__name__} has phases or epochs of its own, which budget.maf would cut off: choose "
+                "budget.flops or budget.naive, or none."
+            )
         self.lessons = syllabus.lessons
         self.whole = held(learner, Strategy().loss, learner.blank(learner.batch))
         before = learner.flops.total

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clbench.batch import Batch
     from clbench.learner import Learner
     from clbench.strategy import Strategy
-    from clbench.stream import Exam, Syllabus
+    from clbench.stream import Exam, Experience, Syllabus
 
 
 class Row(NamedTuple):
@@ -101,6 +101,9 @@ class Probe:
 
     def __call__(self, look: Look) -> Iterable[Row]:
         raise NotImplementedError
+
+    def begin(self, experience: Experience) -> None:
+        """Called before each experience is learned."""
 
     def watch(self, batch: Batch, logits: Tensor) -> None:
         """Called in `Learner.fit` at each step, before the weights move, where a probe overrides it: the batch, and the

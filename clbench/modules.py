@@ -32,6 +32,18 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in found.items() if isinstance(t, nn.Parameter) or t.is_floating_point()}
 
 
+def linear_head(model: nn.Module) -> nn.Linear:
+    """The linear layer named head, which gives a logit for each class.
+
+    Raises:
+        Mistake: there is none.
+    """
+    head = getattr(model, "head", None)
+    if not isinstance(head, nn.Linear):
+        raise Mistake(f"It takes a linear layer named head, a row for each class; here it is a {type(head).__name__}.")
+    return head
+
+
 def groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """The names of all parameters and floating-point buffers, by group; each name is in one group.
 

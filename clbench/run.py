@@ -104,6 +104,8 @@ class Run:
         self._start = self._pack(f"start{experience.index}")
         self._taught.update(experience.classes)
         self.learner.begin(experience)
+        for probe in self.probes:
+            probe.begin(experience)
         if self._restored is not None:
             self._restored()
             self._restored = None

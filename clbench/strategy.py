@@ -40,6 +40,10 @@ class Strategy:
     """whether it learns only at the last experience; until then its exams are undefined"""
     resumable: ClassVar[bool] = True
     """False: its state can't be saved, and an interrupted run starts over"""
+    budgeted: ClassVar[bool] = True
+    """False: how many steps it takes is its own affair, so that `budget.maf` can't set it"""
+    chooses: ClassVar[bool] = False
+    """whether it says itself which weights train, so that nothing around it may"""
     fits: ClassVar[bool] = True
     """False: weights move elsewhere than in `Learner.fit`, so nothing can be put around it"""
 
@@ -61,6 +65,9 @@ class Strategy:
 
     def adjust(self, learner: Learner) -> None:
         """Between backward and the optimiser's step: project or mask gradients."""
+
+    def settle(self, learner: Learner) -> None:
+        """Make anew what answers need beside the weights: something around this strategy moved them after `learn`."""
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         """Logits, B x classes, for network input `x`. Changes nothing; called in evaluation mode, without gradients."""
@@ -86,6 +93,9 @@ class Around(Strategy):
     def learn(self, learner: Learner, experience: Experience) -> None:
         with learner.within(self):
             self.base.learn(learner, experience)
+
+    def settle(self, learner: Learner) -> None:
+        self.base.settle(learner)
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         return self.base.predict(learner, x)
@@ -142,12 +152,15 @@ def check(strategy: Strategy) -> None:
     """Whether what stands around a strategy can act on it.
 
     Raises:
-        Mistake: it acts in `Learner.fit`, which the strategy never calls.
+        Mistake: it acts in `Learner.fit`, which the strategy never calls; or both say which weights train.
     """
     for layer in layers(strategy):
         if isinstance(layer, Around) and not layer.base.fits:
             around, base = type(layer).__name__, type(layer.base).__name__
             raise Mistake(f"{around} can't be put around {base}: it acts in Learner.fit, which {base} never calls.")
+    choosing = [type(layer).__name__ for layer in layers(strategy) if layer.chooses]
+    if len(choosing) > 1:
+        raise Mistake(f"{choosing[0]} around {choosing[1]}: each says alone what trains; choose one of them.")
 
 
 def memory_of(strategy: Strategy) -> Memory | None:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from clbench.metric import Look, Probe, Row
+from clbench.metric import Look, Probe, Row, exact
 from clbench.metrics.exams import SHARED, answers, short
 from clbench.strategy import whole_stream
 from clbench.types import Count
@@ -48,7 +48,7 @@ class Anytime(Probe):
             return
         for readout, sat in answers(look, exams).items():
             for exam, given in zip(exams, sat, strict=True):
-                right = float(np.mean(given == exam.data.labels.numpy()))
+                right = float(np.mean(exact(given, exam.data.labels.numpy())))
                 yield Row(look.step, look.at, f"anytime/{readout}", exam.name, right, len(given))
         if look.syllabus.shared:
             yield Row(look.step, look.at, "anytime/task", "", None, 0, SHARED)

@@ -22,6 +22,7 @@ from clbench.types import Count
 
 BINS = 15
 """of equal width, as in the paper"""
+PLACES = "an answer is a sequence"
 
 
 def taught(look: Look, samples: int | None = None) -> list[Exam]:
@@ -58,6 +59,10 @@ class Calibration(Probe):
     def __call__(self, look: Look) -> Iterable[Row]:
         exams = taught(look, self.samples)
         if not exams:
+            return
+        if look.syllabus.places:
+            for name in ("ece", "overconfidence"):
+                yield Row(look.step, look.at, f"calibration/{name}", "", None, 0, PLACES)
             return
         learner = look.learner
         (closed,) = (~labels_open(look, exams)["class"][:1]).to(learner.where)
@@ -96,6 +101,9 @@ class Confusion(Probe):
             return
         exams = taught(look)
         if not exams:
+            return
+        if look.syllabus.places:
+            yield Row(look.step, look.at, "confusion/share", "", None, 0, PLACES)
             return
         experience = np.full(look.syllabus.classes, -1)
         for exam in exams:

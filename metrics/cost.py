@@ -22,7 +22,8 @@ STATUS = Path("/proc/self/status")
 
 @dataclass
 class Cost(Probe):
-    """What a second run repeats: samples that the stream gave so far, each pass counted; floating-point operations of
+    """What a second run repeats: samples that the stream gave so far, `learner.epochs` times each, whatever a budget or
+    a strategy's own epochs make of them; floating-point operations of
     training so far (matrix products and convolutions, forward and backward, replay included), of predicting one sample;
     parameters; bytes kept of the past.
     """
@@ -33,7 +34,7 @@ class Cost(Probe):
             "samples": sum(look.syllabus.sizes[: look.step]) * learner.epochs,
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
-            "parameters_trainable": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
+            "parameters_trainable": learner.trained,
             "parameters_stored": None,
             "bytes_kept": None,
         }

@@ -17,6 +17,7 @@ from torch import Tensor
 from clbench.batch import Batch
 from clbench.metric import Look, Probe, Row
 from clbench.strategy import whole_stream
+from clbench.stream import Experience
 
 NOTHING = "no step of this experience was on samples of the stream"
 
@@ -26,9 +27,8 @@ class Online(Probe):
     """Share of the samples of an experience that the network answers before its first step on them, in the first pass
     over the experience; the best of the labels that the stream has shown so far, this batch included.
 
-    Only samples of the stream count; what replay draws beside them does not. Cumulative training goes through what it
-    was taught before again, and is asked that too. Where a stream is not looked at after each
-    experience, a row is of all experiences since the last one.
+    Only samples of the experience count; what memory adds to them, or cumulative training, does not. Where a stream is
+    not looked at after each experience, a row is of all experiences since the last one.
     """
 
     when: ClassVar[tuple[str | int, ...]] = ("experience", "epoch")
@@ -36,31 +36,35 @@ class Online(Probe):
     def __post_init__(self) -> None:
         self.right: list[Tensor] = []
         """one count of right answers, on the device; empty: nothing was answered since the last row"""
+        self.asked: list[Tensor] = []
+        """likewise of answers"""
         self.shown: list[Tensor] = []
         """one mask of the labels that the stream has shown, on the device; empty: none yet"""
-        self.count = 0
-        """how many were answered in it"""
-        self.passes = 0
-        """over it so far"""
-        self.over = False
-        """whether its first pass is over"""
+        self.size = 0
+        """samples of the experience"""
+        self.begun = self.over = False
+        """whether its first pass has begun, whether it is over"""
+
+    def begin(self, experience: Experience) -> None:
+        self.size, self.begun, self.over = len(experience.train), False, False
 
     def watch(self, batch: Batch, logits: Tensor) -> None:
         size = len(batch.raw)
         if self.over or (batch.index is None and len(batch.x) == size):
             return
-        logits, y = logits[:size], batch.y[:size]
+        logits, y, self.begun = logits[:size], batch.y[:size], True
+        at = torch.zeros_like(y) if batch.index is None else batch.index
+        ours = (at >= 0) & (at < self.size)
         if not self.shown:
             self.shown.append(torch.zeros(logits.shape[1], dtype=torch.bool, device=y.device))
         self.shown[0].index_fill_(0, y, True)
-        right = (logits.masked_fill(~self.shown[0], -torch.inf).argmax(1) == y).sum()
-        self.right = [self.right[0] + right] if self.right else [right]
-        self.count += size
+        right = (logits.masked_fill(~self.shown[0], -torch.inf).argmax(1) == y) & ours
+        self.right = [sum(self.right, right.sum())]
+        self.asked = [sum(self.asked, ours.sum())]
 
     def __call__(self, look: Look) -> Iterable[Row]:
         if look.when == "epoch":
-            self.passes += 1
-            self.over = self.passes % look.learner.epochs > 0
+            self.over = self.begun
             return
         if look.step == 0:
             self.__post_init__()
@@ -68,8 +72,8 @@ class Online(Probe):
         if whole_stream(look.strategy):
             value, note = None, f"{type(look.strategy).__name__} learns only at the last experience"
         elif self.right:
-            value, note = int(self.right[0]) / self.count, ""
+            value, note = int(self.right[0]) / int(self.asked[0]), ""
         else:
             value, note = None, NOTHING
-        yield Row(look.step, look.at, "online/accuracy", "", value, self.count, note)
-        self.right, self.count, self.passes, self.over = [], 0, 0, False
+        yield Row(look.step, look.at, "online/accuracy", "", value, sum(map(int, self.asked)), note)
+        self.right, self.asked = [], []

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import linear_head
 from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
 
@@ -30,13 +31,11 @@ class WA(Around):
     classes. Biases stay as they are.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        head = getattr(learner.model, "head", None)
-        if not isinstance(head, nn.Linear):
-            raise Mistake(
-                f"wa aligns the weights of a linear layer named head; this model's is a {type(head).__name__}."
-            )
+        linear_head(learner.model)
         self.seen: frozenset[int] = frozenset()
 
     def learn(self, learner: Learner, experience: Experience) -> None:

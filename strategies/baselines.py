@@ -8,7 +8,7 @@ epochs of one lesson. Cumulative training keeps its weights and trains on the un
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from clbench.batch import Batch
@@ -33,11 +33,15 @@ class Cumulative(Strategy):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         self.taught.append(experience.train)
-        learner.optim = learner.new_optimizer(learner.steps(sum(map(len, self.taught))))
+        assert learner.optim is not None
+        learner.optim.begin(learner.steps(sum(map(len, self.taught))))
         super().learn(learner, experience)
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
-        yield from learner.batches(Data.concat(self.taught))
+        earlier = len(data := Data.concat(self.taught)) - len(self.taught[-1])
+        for batch in learner.batches(data):
+            assert batch.index is not None
+            yield replace(batch, index=batch.index - earlier)
 
 
 @dataclass

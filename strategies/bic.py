@@ -63,6 +63,10 @@ class BiC(ExemplarReplay):
             *learner.gather(held, torch.arange(len(held), device=held.index.device)), self.apiece(self.taught)
         )
 
+    def settle(self, learner: Learner) -> None:
+        if self.before:
+            self.correct(learner, self.held.data())
+
     def apiece(self, classes: int) -> int:
         """Samples of a class that are held out when so many have been taught."""
         return max(int(self.validation * (self.memory_size // classes)), 1)

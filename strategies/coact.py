@@ -25,6 +25,7 @@ from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import linear_head
 from clbench.seeds import derive
 from clbench.strategies.embedding import embedded
 from clbench.strategies.simplecil import features_of
@@ -71,8 +72,11 @@ class CoACT(Strategy):
     session's; figure: CE + SupCon of z and the copy + SupCon of z and the base session's network"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"transformer", "pretrained weights", "task borders"})
+    budgeted: ClassVar[bool] = False
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        learner.renews()
         model: Any = learner.model
         body = transformer(model)
         depth = len(body.blocks)
@@ -87,7 +91,7 @@ class CoACT(Strategy):
             after = f"body.blocks.{depth - self.tune_blocks}." if self.tune_blocks else "head."
             names = names[next(at for at, name in enumerate(names) if name.startswith(after)) :]
         self.tuned = [name for name in names if name not in self.lora and not name.startswith("head.")]
-        nn.init.zeros_(model.head.bias)
+        nn.init.zeros_(linear_head(model).bias)
         self.ready(learner)
         self.seen: frozenset[int] = frozenset()
         later = bool(self.inc_epochs)

@@ -49,8 +49,10 @@ class CODAPrompt(OwnClasses):
     """weight of the penalty: in each block, the mean square of the entries of B B' - I, for B = P, K and A"""
 
     needs: ClassVar[frozenset[str]] = NEEDS | {"task borders", "known length"}
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        learner.renews()
         check_blocks(learner, self.blocks)
         assert syllabus.lessons is not None
         width, share = transformer(learner.model).embed_dim, self.components // syllabus.lessons

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class EWC(Around):
     fisher_samples: Count | None = None
     """of how many samples of an experience, drawn at random; null: all"""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         if learner.loss_mask == "batch":
@@ -84,9 +86,9 @@ class EWC(Around):
         strength = self.ewc_lambda / 2 if self.half else self.ewc_lambda
 
         def held(learner: Learner) -> None:
+            pull(learner.model, self.anchor, strength, self.importance)
             if adjust is not None:
                 adjust(learner)
-            pull(learner.model, self.anchor, strength, self.importance)
 
         return held
 

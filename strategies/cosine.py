@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clbench.errors import Mistake
+from clbench.modules import linear_head
 
 
 class Cosine(nn.Linear):
@@ -31,9 +31,7 @@ def cosine_head(model: nn.Module) -> None:
     Raises:
         Mistake: it is no linear layer.
     """
-    head = getattr(model, "head", None)
-    if not isinstance(head, nn.Linear):
-        raise Mistake(f"A cosine head is made of a linear layer named head; this model's is a {type(head).__name__}.")
+    head = linear_head(model)
     head.__class__ = Cosine
     head.bias = None  # type: ignore[assignment]
     head.scale = nn.Parameter(torch.ones((), device=head.weight.device))

@@ -45,6 +45,7 @@ class DualPrompt(OwnClasses):
     """weight of the cosine, which draws the experience's key to the queries"""
 
     needs: ClassVar[frozenset[str]] = NEEDS | {"task borders", "known length"}
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         check_blocks(learner, self.general_blocks + self.expert_blocks)
@@ -79,9 +80,13 @@ class DualPrompt(OwnClasses):
         return self.among(learner, logits, batch.y) - self.pull * near.mean()
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
-        pool, known = prompts(learner), range(self.lesson + 1)
-        nearest = cosines(query(learner, x), torch.stack([pool[f"key_{lesson}"] for lesson in known])).argmax(1)
-        return self.answer(learner, x, torch.stack([pool[f"expert_{lesson}"] for lesson in known])[nearest])
+        experts = torch.stack([prompts(learner)[f"expert_{lesson}"] for lesson in range(self.lesson + 1)])
+        return self.answer(learner, x, experts[self.retrieved(learner, x)])
+
+    def retrieved(self, learner: Learner, x: Tensor) -> Tensor:
+        """The experience whose key is nearest, B."""
+        keys = torch.stack([prompts(learner)[f"key_{lesson}"] for lesson in range(self.lesson + 1)])
+        return cosines(query(learner, x), keys).argmax(1)
 
     def answer(self, learner: Learner, x: Tensor, expert: Tensor) -> Tensor:
         """Logits with the expert of each sample, B x blocks x 2 x length x width; 1 x ...: one for all."""

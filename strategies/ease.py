@@ -45,6 +45,7 @@ class EASE(OwnClasses):
     """weight of the features without adapters; 0: they are not asked"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"transformer"})
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

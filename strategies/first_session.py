@@ -35,6 +35,7 @@ class FirstSession(OwnClasses):
     """vpt: prompts"""
 
     needs: ClassVar[frozenset[str]] = cast(frozenset[str], property(_needs))
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

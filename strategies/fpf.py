@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,11 @@ class FineTuning:
         Raises:
             Mistake: the network has no such module group.
         """
+        if self.select == "score" and self.score_tasks == 1:
+            raise Mistake(
+                "strategy.score_tasks=1: sensitivity is formed of how far modules go from one experience to the next, "
+                "so of two experiences at the least."
+            )
         there = groups(learner.model)
         match self.select:
             case "preset" | "score":
@@ -109,6 +114,8 @@ class FPF(FineTuning, Remembering):
     when: Literal["end", "each"] = "end"
     """after the last experience, or after each"""
 
+    budgeted: ClassVar[bool] = False
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         if syllabus.lessons is None:
@@ -125,6 +132,9 @@ class FPF(FineTuning, Remembering):
             self.fine_tune(learner, memory, self.stream_steps / self.lessons)
         elif experience.index + 1 == self.lessons:
             self.fine_tune(learner, memory, self.stream_steps)
+        else:
+            return
+        self.base.settle(learner)
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         batches = super().around_batches(learner, batches)
@@ -143,6 +153,8 @@ class KFPF(FineTuning, Strategy):
     """steps from one phase to the next, instead of k: for streams of unknown length"""
     distill: NonNegative = 0.0
     """weight of the squared distance to the logits that memory keeps, beside the cross-entropy (k-FPF-KD)"""
+
+    budgeted: ClassVar[bool] = False
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory = Reservoir(self.memory_size)

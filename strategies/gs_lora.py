@@ -6,7 +6,7 @@ trains LoRA alone, on both linear layers of each block's feed-forward part.
 
 What differs here, and why. The papers' networks end in a margin head, whose loss can reach 155, and are driven to a
 bound of 105 or 110; with an ordinary head that is ascent without a bound, so the default is 3 log C. The rate falls by
-the step and to 0, theirs by the epoch and to 1e-5. The papers give alpha and beta by request; so can they be here.
+the step and to 0, theirs by the epoch and to 1e-5. The papers give alpha and beta by request; here beta can be.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ class GSLoRA(Strategy):
     """averaged: what is left of the average at each further epoch"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"requests", "transformer"})
+    budgeted: ClassVar[bool] = False
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        learner.renews()
         model = learner.model
         transformer(model)
         if self.answers == "averaged" and self.average_from >= self.epochs:
@@ -91,10 +94,11 @@ class GSLoRA(Strategy):
         return derive(learner.seed, "lora", learner.step)
 
     def learn(self, learner: Learner, experience: Experience) -> None:
+        self.averaged, self.average = {}, {}
         if not experience.forget:
             super().learn(learner, experience)
             return
-        self.requests, self.averaged, self.average = self.requests + 1, {}, {}
+        self.requests += 1
         remaining, forget = divided(experience.train, experience.forget)
         reset(learner.model, self.draw(learner))
         self.prepare(learner, experience.train)

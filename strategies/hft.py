@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.optimizer import Followed, Optimizer
-from clbench.strategy import Adjust, Around
+from clbench.strategy import Adjust, Around, layers
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction
 
@@ -55,6 +56,8 @@ class HFT(Around):
     """how long a draw lasts"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        for inner in (layer for layer in layers(self.base) if layer.chooses and not isinstance(layer, Around)):
+            raise Mistake(f"HFT around {type(inner).__name__}: each says alone what trains; choose one of them.")
         super().start(learner, syllabus)
         self.held: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -60,6 +60,9 @@ class ICaRL(ExemplarReplay):
 
     def remember(self, learner: Learner, data: Data) -> None:
         super().remember(learner, data)
+        self.settle(learner)
+
+    def settle(self, learner: Learner) -> None:
         kept = self.memory.data()
         found = directions(learner, kept)
         if self.mirrored:

@@ -45,6 +45,7 @@ class L2P(OwnClasses):
     codes"""
 
     needs: ClassVar[frozenset[str]] = NEEDS
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if self.top > self.pool:

@@ -8,6 +8,7 @@ leave the network as it was pretrained; around `er` it replays; around `finetune
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from clbench.adapters import freeze
 from clbench.errors import Mistake
@@ -19,6 +20,8 @@ from clbench.stream import Experience, Syllabus
 @dataclass
 class LinearProbe(Around):
     """The base learns, and of the network only the head moves; batch normalisation goes by its running statistics."""
+
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if not hasattr(learner.model, "head"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,8 @@ class LwF(Strategy):
     old: Literal["recorded", "teacher"] = "recorded"
     """recorded: the old network answers once, before the experience, without augmentation; teacher: at each step"""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if not hasattr(learner.model, "head"):
             raise Mistake("lwf warms a layer named head up, which this model has not.")
@@ -68,7 +70,8 @@ class LwF(Strategy):
         if len(self.before):
             epochs = learner.epochs if self.warm_up is None else self.warm_up
             if epochs and self.new.any():
-                self.meet(learner, experience.train, epochs)
+                fresh = self.new.cpu()[experience.train.labels].nonzero()[:, 0]
+                self.meet(learner, experience.train.subset(fresh.to(experience.train.index.device)), epochs)
             if self.teacher is None:
                 self.answers = self.asked(learner, experience.train)
             else:

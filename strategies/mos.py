@@ -27,7 +27,7 @@ from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
 from clbench.learner import Learner
-from clbench.modules import swapped
+from clbench.modules import linear_head, swapped
 from clbench.optimizer import cosine
 from clbench.seeds import derive
 from clbench.strategies.cosine import cosines
@@ -74,9 +74,12 @@ class MOS(OwnClasses):
     """whether the nearest class mean under the first adapters has a say in the answer"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"transformer", "pretrained weights", "task borders"})
+    budgeted: ClassVar[bool] = False
+    chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
+        linear_head(learner.model)
         if syllabus.shared:
             raise Mistake("mos finds the task of an image by its class, and experiences of this stream share classes.")
         self.names = bottleneck(learner.model, self.rank, seed=derive(learner.seed, "adapters"))

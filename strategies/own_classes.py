@@ -44,8 +44,14 @@ PRESETS = [
     Preset(
         "finetune",
         "cifar100",
-        {"learner.epochs": 20, "learner.batch": 128, "learner.lr": 0.001, "learner.schedule": "constant"},
-        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        {
+            "learner.epochs": 20,
+            "learner.batch": 128,
+            "learner.lr": 0.001,
+            "learner.schedule": "constant",
+            "learner.weight_decay": 2e-4,
+        },
+        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks; its first task has a weight decay of 5e-4",
         recipe="pilot",
     ),
 ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from clbench.types import Count, Fraction, NonNegative, Positive
 class Path(Around):
     """What SI and RWalk share: the base's steps, each with the loss' own gradient, then a pull towards the anchor."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         self.anchor = weights(learner.model)
@@ -43,15 +45,14 @@ class Path(Around):
 
     def around_adjust(self, learner: Learner, adjust: Adjust | None) -> Adjust | None:
         def held(learner: Learner) -> None:
-            if adjust is not None:
-                adjust(learner)
             self.step_from = [
                 (at, p.grad.clone(), p.detach().clone())
                 for at, p in enumerate(learner.model.parameters())
                 if p.requires_grad and p.grad is not None
             ]
-            if self.importance:
-                self.hold(learner.model)
+            self.hold(learner.model)
+            if adjust is not None:
+                adjust(learner)
 
         return held
 
@@ -70,7 +71,7 @@ class Path(Around):
         torch._foreach_addcmul_([self.omega[at] for at in places], gradients, down)
 
     def hold(self, model: nn.Module) -> None:
-        """Add the penalty's gradient."""
+        """Add the penalty's gradient, once there is one."""
         raise NotImplementedError
 
 
@@ -98,19 +99,11 @@ class SI(Path):
         ]
         self.anchor, self.omega = now, zeros(learner.model)
 
-    def around_adjust(self, learner: Learner, adjust: Adjust | None) -> Adjust | None:
-        held = super().around_adjust(learner, adjust)
-        assert held is not None
-
-        def clipped(learner: Learner) -> None:
-            held(learner)
-            if self.clip is not None:
-                nn.utils.clip_grad_value_(learner.model.parameters(), self.clip)
-
-        return clipped
-
     def hold(self, model: nn.Module) -> None:
-        pull(model, self.anchor, self.c, self.importance)
+        if self.importance:
+            pull(model, self.anchor, self.c, self.importance)
+        if self.clip is not None:
+            nn.utils.clip_grad_value_(model.parameters(), self.clip)
 
 
 @dataclass
@@ -176,7 +169,8 @@ class RWalk(Path):
         self.corner, self.steps, self.scored = now, 0, True
 
     def hold(self, model: nn.Module) -> None:
-        pull(model, self.anchor, self.rwalk_lambda, self.importance)
+        if self.importance:
+            pull(model, self.anchor, self.rwalk_lambda, self.importance)
 
 
 def zeros(model: nn.Module) -> list[Tensor]:

@@ -52,9 +52,9 @@ class L2Init(Around):
             return adjust
 
         def drawn(learner: Learner) -> None:
+            pull(learner.model, self.initial, self.l2_lambda)
             if adjust is not None:
                 adjust(learner)
-            pull(learner.model, self.initial, self.l2_lambda)
 
         return drawn
 

@@ -54,6 +54,12 @@ class NCM(Remembering):
         if len(memory):
             self.average(learner, memory)
 
+    def settle(self, learner: Learner) -> None:
+        super().settle(learner)
+        memory = memory_of(self)
+        if memory is not None and len(memory):
+            self.average(learner, memory)
+
     def average(self, learner: Learner, memory: Memory) -> None:
         """Mean features of the samples in memory, un-augmented."""
         self.means, self.known = class_means(directions(learner, memory.data()), memory.data().labels, len(self.known))

@@ -11,7 +11,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.memory import Reservoir
 from clbench.strategy import Around, memory_of
-from clbench.stream import Syllabus
+from clbench.stream import Experience, Syllabus
 from clbench.types import Count
 
 
@@ -19,7 +19,8 @@ from clbench.types import Count
 class Remembering(Around):
     """A strategy around another that needs samples of the past; `memory_of(self)` gives them.
 
-    A memory of its own is offered what the base trains on from the stream, after each step.
+    A memory of its own is offered what the base trains on from the stream, after each step; what a request says to
+    forget is deleted from it.
     """
 
     memory_size: Count | None = None
@@ -33,6 +34,11 @@ class Remembering(Around):
             raise Mistake(
                 f"The base of {self._name()} has a memory of its own: set strategy.base.memory_size, not memory_size."
             )
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        if experience.forget and hasattr(self, "memory"):
+            self.memory.delete(experience.forget)
+        super().learn(learner, experience)
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         if not hasattr(self, "memory"):

@@ -80,10 +80,12 @@ class GDumb(Strategy):
 
     whole_stream: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"known length"})
+    budgeted: ClassVar[bool] = False
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory: Memory = {"greedy": GreedyBalanced, "reservoir": Reservoir}[self.sampler](self.memory_size)
         self.lessons = syllabus.lessons
+        self.mixes = len(syllabus.shape) == 3
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         rng, data = learner.rng("memory"), learner.near(experience.train)
@@ -116,7 +118,7 @@ class GDumb(Strategy):
         assert memory.y is not None
         kept = Source(memory.x[: len(memory)], memory.y[: len(memory)])
         for batch in learner.batches(Data(kept, torch.arange(len(memory))), self.batch):
-            yield self.mixed(batch, rng) if rng.random() < self.cutmix else batch
+            yield self.mixed(batch, rng) if self.mixes and rng.random() < self.cutmix else batch
 
     def mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """A patch of each image replaced by that of another; `kept` says whose, and the share that remains."""

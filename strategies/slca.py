@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from clbench.batch import Batch
 from clbench.config import Preset
-from clbench.errors import Mistake
 from clbench.gaussians import Gaussians, Storage
 from clbench.learner import Learner
+from clbench.modules import linear_head
 from clbench.optimizer import cosine
 from clbench.strategies.embedding import embedded
 from clbench.strategies.own_classes import OwnClasses
@@ -57,10 +58,11 @@ class SLCA(OwnClasses):
     temperature: Positive | None = 0.1
     """of alignment; null: logits are as they are"""
 
+    budgeted: ClassVar[bool] = False
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        if not hasattr(learner.model, "head"):
-            raise Mistake("slca aligns a layer named head, which this model has not.")
+        linear_head(learner.model)
         self.names = [name for name, _ in learner.model.named_parameters() if name.startswith("head.")]
         self.raw = copied(learner.model, self.names)
         self.gaussians = Gaussians(self.storage)
@@ -110,14 +112,15 @@ class SLCA(OwnClasses):
 
 
 def mean_length(logits: Tensor, taught: Tensor, experiences: int) -> Tensor:
-    """The mean over experiences of the length of the logits of each: B x 1.
+    """The mean, over experiences that were the last to teach a class, of the length of their logits: B x 1.
 
     Args:
         logits: B x classes.
-        taught: in which experience each class was; -1: in none.
+        taught: in which experience each class was last; -1: in none.
     """
     members = (taught[:, None] == torch.arange(experiences, device=taught.device)).float()
-    return (logits.square() @ members).clamp(min=1e-12).sqrt().mean(1, keepdim=True)
+    lengths = (logits.square() @ members).clamp(min=1e-12).sqrt()
+    return (lengths @ members.any(0).float() / members.any(0).sum())[:, None]
 
 
 PRESETS = [

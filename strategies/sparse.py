@@ -39,6 +39,8 @@ class Sparse(Around):
     What is not among them has no gradient, and is put back after each step, which momentum and weight decay would move.
     """
 
+    chooses: ClassVar[bool] = True
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         self.masks: dict[str, Tensor] = {}

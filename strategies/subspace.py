@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Orthogonal(Strategy):
     freeze_rest: bool = True
     """what has no subspace (biases, normalisation and its running statistics, positions) stands still after the first
     experience, but for a head that is not projected; false: it trains on"""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         head = set(groups(learner.model).get("head", ()))

@@ -28,7 +28,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.seeds import derive
-from clbench.strategy import Around, layers
+from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, NonNegative, Positive, Share
 
@@ -46,10 +46,9 @@ PLACES = {
 class Tuner(Around):
     """The base learns with what `attach` names, and the head; all else stands still from the start."""
 
+    chooses: ClassVar[bool] = True
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
-        inner = [type(layer).__name__ for layer in layers(self.base) if isinstance(layer, Tuner)]
-        if inner:
-            raise Mistake(f"{type(self).__name__} around {inner[0]}: each says alone what trains; choose one of them.")
         self.trains = [*self.attach(learner), *of_head(learner.model)]
         freeze(learner.model, self.trains)
         super().start(learner, syllabus)

@@ -26,9 +26,11 @@ from torch import Tensor
 
 from clbench.batch import Batch, following
 from clbench.data import Data
+from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.strategies.baselines import Cumulative
 from clbench.strategies.consolidation import pull, weights
-from clbench.strategy import Adjust, Around, Loss, Strategy, memory_of
+from clbench.strategy import Adjust, Around, Loss, Strategy, layers, memory_of
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Natural, NonNegative, Positive
 
@@ -40,7 +42,13 @@ def divided(data: Data, forget: Collection[int]) -> tuple[Data, Data]:
 
 
 def endless(learner: Learner, data: Data) -> Iterator[Batch]:
-    """Batches of one pass after another."""
+    """Batches of one pass after another.
+
+    Raises:
+        Mistake: there is nothing to pass over.
+    """
+    if not len(data):
+        raise Mistake("A request names classes of which no sample is at hand.")
     return chain.from_iterable(learner.batches(data) for _ in count())
 
 
@@ -81,6 +89,11 @@ class Remain(Around):
     needs: ClassVar[frozenset[str]] = frozenset({"requests"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        if isinstance(inner := [*layers(self)][-1], Cumulative):
+            raise Mistake(
+                f"remain leaves classes out, and {type(inner).__name__.lower()} trains on all that was ever taught: "
+                "choose another base."
+            )
         super().start(learner, syllabus)
         self.target = bound(self.bound, syllabus.classes)
         self.at_hand: Data | None = None
@@ -152,9 +165,9 @@ class L2(Around):
             return adjust
 
         def held(learner: Learner) -> None:
+            pull(learner.model, self.anchor, self.l2_lambda)
             if adjust is not None:
                 adjust(learner)
-            pull(learner.model, self.anchor, self.l2_lambda)
 
         return held
 
@@ -216,8 +229,10 @@ class SCRUB(Strategy):
     """of a request; null: as the learner says"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"requests"})
+    budgeted: ClassVar[bool] = False
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        learner.renews()
         self.teacher = copy.deepcopy(learner.model)
 
     def learn(self, learner: Learner, experience: Experience) -> None:

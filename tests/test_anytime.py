@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from small import Linear, opened
 from test_exams import EXAMS, SEEN, exam
 
+from clbench.data import Data, Source
 from clbench.metric import Look
 from clbench.metrics.anytime import Anytime, Anytime100
+from clbench.metrics.calibration import PLACES, Calibration, Confusion
 from clbench.metrics.exams import SHARED
 from clbench.metrics.summary import SUMMARIES
 from clbench.strategies.baselines import Joint
@@ -45,6 +49,23 @@ def test_an_exam_that_is_being_forgotten_is_not_asked_for():
     assert ("anytime/class", "a") in values(look(0, [forgotten, *EXAMS[1:]]))
     assert ("anytime/class", "a") not in values(look(1, [forgotten, *EXAMS[1:]]))
     assert values(look(0, [exam("never", [[1.0, 0, 0, 0, 0, 0]], [0], {0})])) == {}
+
+
+def test_a_sequence_is_right_where_each_of_its_places_that_is_asked_for_is():
+    labels = torch.tensor([[0, -100], [1, -100]])
+    exam = Exam("a", Data(Source(torch.eye(2), labels), torch.arange(2)), frozenset({0, 1}), 0)
+    logits = torch.eye(6)[:2, :, None].expand(2, 6, 2)
+
+    class Said(Strategy):
+        def predict(self, learner, x):
+            return logits
+
+    where = look(0, exams=[exam], strategy=Said())
+    where.syllabus = replace(where.syllabus, places=(2,), shared=True)
+    assert values(where)["anytime/class", "a"] == 1
+    where.step = 1
+    for probe, notes in ((Calibration(), 2), (Confusion(), 0)):
+        assert [row.note for row in probe(where)] == [PLACES] * notes
 
 
 def test_no_more_samples_than_asked_for():

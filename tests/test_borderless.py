@@ -47,6 +47,12 @@ def test_a_strategy_that_needs_borders_is_refused(name):
         del type(plan.strategy).needs
 
 
+@pytest.mark.parametrize("name", ["ewc", "si", "rwalk", "lwf", "gpm", "fot", "wa", "icarl"])
+def test_what_is_done_between_tasks_needs_tasks(name):
+    with pytest.raises(Mistake, match=f"^strategy={name}.* needs task borders"):
+        check(resolve({"stream": "mnist_360", "stream.data": "digits", "strategy": name}))
+
+
 # Blurry.
 
 

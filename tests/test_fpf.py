@@ -11,8 +11,11 @@ from clbench.errors import Mistake
 from clbench.memory import Memory
 from clbench.modules import groups
 from clbench.strategies.baselines import Joint, Naive
+from clbench.strategies.bic import BiC
 from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF, KFPF, Scores
+from clbench.strategies.icarl import ICaRL
+from clbench.strategies.prototypes import NCM
 from clbench.strategies.replay import ER, GDumb
 from clbench.strategy import memory_of
 from clbench.sweep import check
@@ -291,3 +294,21 @@ def test_a_mistake_is_told_before_anything_runs(words, line):
 )
 def test_it_goes_on(make):
     check_resume(make)
+
+
+@pytest.mark.parametrize(
+    "base", [ICaRL(memory_size=8), BiC(memory_size=16), NCM(memory_size=16)], ids=lambda b: type(b).__name__
+)
+def test_what_answers_need_is_of_the_weights_after_the_phase(base):
+    learner, strategy = opened(model=Normed(), batch=8), FPF(base=base, select="all", share=2.0, rate=0.5)
+    teach(learner, strategy, LESSONS)
+    x = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0])
+    with torch.no_grad():
+        said = strategy.predict(learner, x)
+        base.settle(learner)
+        assert torch.equal(strategy.predict(learner, x), said)
+
+
+def test_scores_need_two_experiences():
+    with pytest.raises(Mistake, match=r"^strategy.score_tasks=1: sensitivity is formed of"):
+        ready("score", score_tasks=1)

@@ -236,6 +236,9 @@ def test_averaged_answers_are_of_the_average_and_the_last_goes_on():
         assert torch.allclose(weight, expected, atol=1e-6)
     with torch.no_grad():
         assert not torch.equal(strategy.predict(learner, x), learner(x))
+    learn(learner, strategy, stream[0])
+    with torch.no_grad():
+        assert torch.equal(strategy.predict(learner, x), learner(x)), "the average is of before what was taught last"
     with pytest.raises(Mistake, match="average_from=30: a request has 4 epochs"):
         begun(GSLoRA(epochs=4, answers="averaged"))
 

@@ -30,6 +30,13 @@ def seen_by_hand(logits, y, seen):
     return F.cross_entropy(logits[:, seen], torch.tensor([seen.index(label) for label in y.tolist()]))
 
 
+def test_the_warm_up_is_on_samples_of_new_classes():
+    learner, strategy = opened(batch=8), LwF(warm_up=2)
+    teach(learner, strategy, [lesson(images([0, 1] * 8), 0), lesson(images([1, 2] * 8), 1)])
+    assert learner.step == 2 + 2 * 1 + 2
+    assert all(p.isfinite().all() for p in learner.model.parameters())
+
+
 @pytest.mark.parametrize("old", ["recorded", "teacher"])
 def test_the_loss_by_hand(old):
     log: list = []

@@ -6,9 +6,15 @@ from small import images, lesson, opened, teach
 from clbench.budget import Budget, Budgeted
 from clbench.errors import Mistake
 from clbench.maf import MemoryAdjusted, held, saved
+from clbench.strategies.coact import CoACT
+from clbench.strategies.fpf import FPF, KFPF
+from clbench.strategies.gs_lora import GSLoRA
+from clbench.strategies.mos import MOS
 from clbench.strategies.projected import GaLore
-from clbench.strategies.replay import ER
+from clbench.strategies.replay import ER, GDumb
+from clbench.strategies.slca import SLCA
 from clbench.strategies.tuners import BitFit
+from clbench.strategies.unlearning import SCRUB
 from clbench.strategy import Strategy
 
 FOUR = 4
@@ -66,6 +72,16 @@ def test_less_memory_buys_more_steps_and_replay_fewer():
         teach(learner, MemoryAdjusted(base=base, maf=2e5), lessons())
         steps[name] = learner.step
     assert steps["er"] < steps["naive"] < steps["bitfit"]
+
+
+@pytest.mark.parametrize(
+    "strategy", [KFPF(), FPF(), GDumb(), MOS(), SLCA(), CoACT(), GSLoRA(), SCRUB()], ids=lambda s: type(s).__name__
+)
+def test_who_counts_steps_alone_is_refused(strategy):
+    with pytest.raises(
+        Mistake, match=f"^{type(strategy).__name__} has phases or epochs of its own, which budget.maf would"
+    ):
+        teach(opened(), MemoryAdjusted(base=strategy, maf=1e9), lessons())
 
 
 def test_too_little_is_said_and_one_budget_is_enough():

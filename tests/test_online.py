@@ -6,6 +6,8 @@ from clbench.batch import Batch
 from clbench.metric import Look
 from clbench.metrics.online import NOTHING, Online
 from clbench.strategies.baselines import Joint
+from clbench.strategies.icarl import ICaRL
+from clbench.strategies.lwf import LwF
 from clbench.strategies.replay import ER
 from clbench.strategy import Strategy
 
@@ -34,11 +36,15 @@ class Watched:
         )
         return list(self.probe(look))
 
-    def teach(self, labels):
-        self.steps = []
-        self.learner.begin(experience := lesson(images(labels), self.step))
+    def learn(self, experience):
+        self.learner.begin(experience)
+        self.probe.begin(experience)
         self.strategy.learn(self.learner, experience)
         self.learner.end()
+
+    def teach(self, labels):
+        self.steps = []
+        self.learn(lesson(images(labels), self.step))
         self.step += 1
         (row,) = self.look("experience", self.step)
         return row
@@ -80,7 +86,29 @@ def test_what_memory_adds_does_not_count():
     x = torch.zeros(3, 1, 4, 4)
     probe = Online()
     probe.watch(Batch(x, torch.zeros(3, dtype=torch.int64), x), torch.zeros(3, 4))
-    assert probe.count == 0
+    assert probe.asked == []
+
+
+def test_exemplars_that_are_joined_to_the_lesson_do_not_count():
+    run = Watched(ICaRL(memory_size=8), lr=0.5)
+    run.teach([0, 1] * 8)
+    row = run.teach([2, 3] * 8)
+    assert sum(len(y) for y, *_ in run.steps) == 24
+    assert row.n == 16
+
+
+@pytest.mark.parametrize("strategy", [LwF(warm_up=1), LwF(warm_up=0)])
+def test_the_first_pass_is_the_first_on_the_whole_network(strategy):
+    run = Watched(strategy, epochs=3)
+    run.teach([0, 1] * 8)
+    row, shown = run.teach([2, 3] * 8), {0, 1}
+    assert (row.value, row.n) == (pytest.approx(sum(right(run.steps[:4], shown)) / 16), 16)
+
+
+def test_passes_that_a_budget_adds_do_not_count():
+    run = Watched()
+    with run.learner.lasting(12):
+        assert run.teach([0, 1] * 8).n == 16
 
 
 def test_where_there_is_no_number():
@@ -94,8 +122,6 @@ def test_where_there_is_no_number():
 def test_experiences_that_are_not_looked_at_are_in_the_next_row():
     run = Watched()
     for index in range(2):
-        run.learner.begin(experience := lesson(images([0, 1] * 4), index))
-        run.strategy.learn(run.learner, experience)
-        run.learner.end()
+        run.learn(lesson(images([0, 1] * 4), index))
     (row,) = run.look("experience", 2)
     assert (row.n, row.value) == (16, pytest.approx(sum(right(run.steps, set())) / 16))

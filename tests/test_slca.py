@@ -98,6 +98,7 @@ def test_lengths_of_logits_by_hand():
     logits = torch.tensor([[3.0, 4, 5, 0, 9], [0, 0, 0, 2, 9]])
     taught = torch.tensor([0, 0, 1, 1, -1])
     assert mean_length(logits, taught, 2).flatten().tolist() == pytest.approx([5, 1], abs=1e-5)
+    assert mean_length(logits, taught + (taught >= 0), 3).flatten().tolist() == pytest.approx([5, 1], abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.1, None])

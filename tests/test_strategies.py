@@ -17,6 +17,7 @@ from clbench.metrics.exams import Exams
 from clbench.strategies.baselines import Cumulative, Joint, Naive
 from clbench.strategies.distillation import DER, DERPP
 from clbench.strategies.replay import ER, GDumb
+from clbench.stream import Syllabus
 from clbench.streams.toy import Toy
 from clbench.testing import check_resume
 from clbench.transform import ImageTransform
@@ -321,6 +322,23 @@ def test_gdumb_follows_the_warm_restarts_of_torch():
     for epoch in range(1, 257):
         assert strategy.rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         scheduler.step()
+
+
+def test_what_is_no_image_is_not_mixed():
+    strategy = GDumb(cutmix=1.0)
+    strategy.start(opened(), Syllabus(1, 4, (16,), (8,), shared=False))
+    assert not strategy.mixes
+
+
+def test_cumulative_training_goes_on_with_an_optimiser_that_is_kept():
+    learner, strategy, data = opened(batch=8, keep_optimizer=True), Cumulative(), images([0, 1] * 8)
+    strategy.start(learner, syllabus(sizes=[8, 8]))
+    for index, rows in enumerate(torch.arange(16).split(8)):
+        learner.begin(experience := lesson(data.subset(rows), index))
+        before = learner.optim
+        strategy.learn(learner, experience)
+        assert learner.optim is before
+        assert learner.optim.done == [1, 3][index]
 
 
 def test_cutmix_mixes_areas_and_labels_in_the_same_share():

@@ -14,7 +14,11 @@ from clbench.errors import Mistake
 from clbench.models import ViT
 from clbench.modules import tensors
 from clbench.strategies.baselines import Naive
+from clbench.strategies.consolidation import EWC
+from clbench.strategies.paths import SI
+from clbench.strategies.plasticity import L2Init
 from clbench.strategies.subspace import FOT, GPM
+from clbench.strategies.unlearning import L2
 from clbench.streams.incremental import Permuted
 from clbench.subspace import SubspaceProjector, directions, inputs, projectable
 from clbench.testing import check_resume
@@ -359,3 +363,15 @@ def test_they_forget_less_than_fine_tuning():
 )
 def test_it_goes_on(make, model):
     check_resume(make, model=model)
+
+
+@pytest.mark.parametrize("around", [EWC, SI, L2Init, L2], ids=lambda kind: kind.__name__)
+def test_a_penalty_around_gpm_moves_nothing_within_the_subspace(around):
+    learner, strategy = opened(model=Plain(), batch=8, lr=0.1), around(base=GPM(samples=32, threshold=0.9))
+    teach(learner, strategy, LESSONS[:1])
+    basis, before = strategy.base.projector.bases["body.fc1"], learner.model.body.fc1.weight.detach().clone()
+    learner.begin(LESSONS[1])
+    strategy.learn(learner, LESSONS[1])
+    moved = learner.model.body.fc1.weight.detach() - before
+    assert moved.norm() > 1e-3
+    assert (moved @ basis).norm() < 1e-5 * moved.norm()

@@ -10,11 +10,17 @@ from clbench.errors import Mistake
 from clbench.models import ConvBN, ResNet18
 from clbench.modules import tensors
 from clbench.strategies.baselines import Naive
+from clbench.strategies.coact import CoACT
+from clbench.strategies.dual_prompt import DualPrompt
+from clbench.strategies.ease import EASE
 from clbench.strategies.fpf import FPF
+from clbench.strategies.gs_lora import GSLoRA
 from clbench.strategies.hft import HFT
 from clbench.strategies.linear_probe import LinearProbe
+from clbench.strategies.mos import MOS
 from clbench.strategies.replay import ER
 from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, LoRA, MaskTuning, NormOnly
+from clbench.strategy import check as check_layers
 from clbench.sweep import check
 from clbench.testing import check_resume
 
@@ -169,13 +175,23 @@ def test_what_stands_still_costs_less():
         (LoRA(), ConvBN(4), "This tunes linear layers, and the body of this model has none"),
         (LoRA(where="blocks.9"), Transformer(), r"No module of VisionTransformer matches 'blocks.9'"),
         (NormOnly(), Net(), "norm_only trains normalisation, and this model has none"),
-        (LoRA(SSF()), Transformer(), "LoRA around SSF: each says alone what trains"),
         (VPT(), Net(), "This needs a vision transformer"),
     ],
 )
 def test_a_mistake_is_one_line(strategy, spec, line):
     with pytest.raises(Mistake, match=line):
         strategy.start(opened(model=spec, side=8), syllabus(side=8, sizes=[32, 32]))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [LoRA(SSF()), LoRA(MOS()), BitFit(CoACT()), LinearProbe(GSLoRA()), SSF(DualPrompt()), LoRA(EASE())],
+    ids=lambda s: f"{type(s).__name__}-{type(s.base).__name__}",
+)
+def test_only_one_says_what_trains(strategy):
+    outer, inner = type(strategy).__name__, type(strategy.base).__name__
+    with pytest.raises(Mistake, match=f"^{outer} around {inner}: each says alone what trains; choose one of them.$"):
+        check_layers(strategy)
 
 
 @pytest.mark.parametrize("name", ["adapter", "vpt"])

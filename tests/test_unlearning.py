@@ -2,17 +2,19 @@
 
 import pytest
 import torch
-from small import Net, Requests, opened, watched, weights
+from small import Net, Requests, images, opened, watched, weights
 
 from clbench.batch import Batch
+from clbench.errors import Mistake
 from clbench.memory import Reservoir
-from clbench.strategies.baselines import Naive
+from clbench.strategies.baselines import Cumulative, Joint, Naive
 from clbench.strategies.consolidation import EWC
 from clbench.strategies.distillation import DERPP
 from clbench.strategies.lwf import LwF
+from clbench.strategies.prototypes import NCM
 from clbench.strategies.replay import ER
-from clbench.strategies.unlearning import L2, SCRUB, Remain, Retrain, ascent, bound, divided
-from clbench.strategy import Strategy
+from clbench.strategies.unlearning import L2, SCRUB, Remain, Retrain, ascent, bound, divided, endless
+from clbench.strategy import Strategy, memory_of
 from clbench.testing import check_resume
 
 
@@ -89,6 +91,23 @@ def test_without_ascent_it_is_fine_tuning_on_what_remains():
         for _ in learner.passes():
             learner.fit(learner.batches(data), watched(Strategy, plain).loss)
     assert torch.equal(weights(around), weights(learner))
+
+
+@pytest.mark.parametrize("base", [Cumulative, Joint])
+def test_around_what_keeps_every_lesson_it_is_refused(base):
+    with pytest.raises(Mistake, match=f"and {base.__name__.lower()} trains on all that was ever taught"):
+        run(Remain(base=base()))
+
+
+def test_a_memory_around_it_forgets_as_well():
+    run(strategy := NCM(base=Remain(), memory_size=60), requests=1)
+    assert set(memory_of(strategy).data().labels.tolist()) == {0, 1, 2, 3}
+    assert strategy.known.tolist() == [True] * 4 + [False] * 2
+
+
+def test_a_request_of_what_is_not_at_hand_is_said():
+    with pytest.raises(Mistake, match="A request names classes"):
+        endless(opened(), images([]))
 
 
 def test_the_ascent_has_no_gradient_above_its_bound():
