@@ -34,7 +34,8 @@ class Cost(Probe):
             "samples": sum(look.syllabus.sizes[: look.step]) * learner.epochs,
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
-            "parameters_trainable": learner.trained,
+            "parameters_trainable": learner.trained
+            or sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
             "parameters_stored": None,
             "bytes_kept": None,
         }

@@ -70,7 +70,7 @@ def test_a_head_that_is_not_linear_is_refused():
         def build(self, shape, classes):
             return nn.Sequential(OrderedDict(body=nn.Identity(), head=nn.Conv2d(1, classes, 4)))
 
-    with pytest.raises(Mistake, match="linear layer named head; this model's is a Conv2d"):
+    with pytest.raises(Mistake, match="linear layer named head, a row for each class; here it is a Conv2d"):
         WA().start(opened(model=Convolved()), syllabus())
 
 

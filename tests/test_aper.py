@@ -38,7 +38,7 @@ def test_a_cosine_head_by_hand():
 def test_a_head_that_is_no_linear_layer_is_refused():
     model = nn.Sequential()
     model.head = nn.ReLU()
-    with pytest.raises(Mistake, match="this model's is a ReLU"):
+    with pytest.raises(Mistake, match="here it is a ReLU"):
         cosine_head(model)
 
 

@@ -19,7 +19,7 @@ from clbench.catalogue import names, resolve
 from clbench.learner import Learner
 from clbench.metric import Look, Probe, Row, Summary, Value
 from clbench.strategy import Strategy
-from clbench.stream import Stream
+from clbench.stream import Experience, Stream
 from clbench.testing.bench import (
     Bench,
     Perceptron,
@@ -161,6 +161,9 @@ class _Kept(Probe):
     def __post_init__(self) -> None:
         self.when, self.repeats = self.probe.when, self.probe.repeats  # type: ignore[misc]
 
+    def begin(self, experience: Experience) -> None:
+        self.probe.begin(experience)
+
     def watch(self, batch: Batch, logits: Tensor) -> None:
         self.probe.watch(batch, logits)
 
@@ -179,6 +182,9 @@ class _Checked(Probe):
 
     def __post_init__(self) -> None:
         self.when, self.repeats = self.probe.when, self.probe.repeats  # type: ignore[misc]
+
+    def begin(self, experience: Experience) -> None:
+        self.probe.begin(experience)
 
     def watch(self, batch: Batch, logits: Tensor) -> None:
         self.probe.watch(batch, logits)
