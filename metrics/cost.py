@@ -30,12 +30,12 @@ class Cost(Probe):
 
     def __call__(self, look: Look) -> Iterable[Row]:
         learner, strategy = look.learner, look.strategy
+        trainable = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
         costs: dict[str, int | None] = {
             "samples": sum(look.syllabus.sizes[: look.step]) * learner.epochs,
             "train_flops": learner.flops.total,
             "inference_flops": self._one_prediction(look),
-            "parameters_trainable": learner.trained
-            or sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
+            "parameters_trainable": learner.trained or trainable,
             "parameters_stored": None,
             "bytes_kept": None,
         }
