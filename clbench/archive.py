@@ -35,8 +35,10 @@ def archive(results: Sequence[Result], target: Path) -> Path:
     """Write an archive of runs into a folder, in place of one that is there, with its tables.
 
     Raises:
-        Mistake: there is no run, one is not finished, or nothing can be written there.
+        Mistake: there is no run, one is not finished, the folder holds runs, or nothing can be written there.
     """
+    if runs := next(target.rglob("meta.json"), None):
+        raise Mistake(f"{target} holds runs ({runs.parent}); name the archive last: results/reference/NAME.")
     unfinished = [str(result.folder) for result in results if result.state == "running"]
     if not results or unfinished:
         raise Mistake(f"Not finished: {unfinished[0]}." if unfinished else "There is no run to keep.")

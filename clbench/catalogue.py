@@ -8,9 +8,11 @@ Reading names imports no torch; the thing is imported when it is chosen.
 from __future__ import annotations
 
 import sys
+from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import get_annotations
 from typing import Any
 
 from clbench.errors import Mistake, unknown
@@ -45,7 +47,8 @@ def resolve(kind: str, name: str) -> Any:
     """The class or instance that `name` stands for.
 
     Raises:
-        Mistake: no plug-in brings that name, or what it stands for can't be imported.
+        Mistake: no plug-in brings that name, what it stands for can't be imported, or a class has fields that
+            no `@dataclass` makes options.
     """
     catalogue = names(kind)
     if name not in catalogue:
@@ -55,9 +58,13 @@ def resolve(kind: str, name: str) -> Any:
         return reference
     module, _, attribute = reference.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise Mistake(f"The {kind} '{name}' can't be imported from {reference}: {error}.") from error
+    bare = isinstance(found, type) and is_dataclass(found) and "__dataclass_fields__" not in vars(found)
+    for option in (name for name, of in (get_annotations(found) if bare else {}).items() if "ClassVar" not in str(of)):
+        raise Mistake(f"The {kind} '{name}' ({reference}) lacks @dataclass, without which {option} is no option.")
+    return found
 
 
 def home(kind: str, name: str) -> Any:

@@ -288,6 +288,8 @@ def _tune(given: argparse.Namespace) -> int:
     search, chosen = tuning.search(given.words, given.protocol, given.metric, given.draws)
     results = Path(chosen.results).expanduser()
     file = given.to or tuning.usual_place(search, results)
+    if file.is_dir():
+        raise Mistake(f"--to {file} is a folder; name the file of the choice: {file / 'tuned.yaml'}.")
     points = None if given.judge is None else tuning.judging(search, given.judge, str(file))
     if given.protocol == "transfer" and not given.judge:
         raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
@@ -426,6 +428,10 @@ def _leaderboard(given: argparse.Namespace) -> int:
             )
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
     if given.ranks:
+        if ignored := [o for o in ("figure", "cost", "metric") if getattr(given, o)]:
+            raise Mistake(
+                f"--ranks is a table of its own: --{ignored[0]} says nothing there; --rank-by METRIC chooses."
+            )
         print(results.render_ranking(results.rank(found, given.rank_by), given.format), end="")
         return 0
     boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
@@ -498,8 +504,11 @@ def _report(given: argparse.Namespace) -> int:
 def _reproduce(given: argparse.Namespace) -> int:
     from clbench import reproduction, results, show, sweep
     from clbench.configurations import matching
-    from clbench.result import trouble
+    from clbench.result import summaries, trouble
 
+    summaries(given.metric)
+    if given.workers < 1:
+        raise Mistake(f"--workers {given.workers}: a number of processes, 1 or more.")
     roots = [root for root in (Path("results/reference"), Path("results")) if root.is_dir()]
     root = given.results or next((r for r in roots if matching(r, results.find(r), given.row)), Path("results"))
     group = results.select(root, given.row)

@@ -98,7 +98,7 @@ def curves(results: Sequence[Result]) -> Figure:
     A method that learns only at the last experience is a dashed line at what it reaches.
 
     Raises:
-        Mistake: the runs are not of one protocol, or none is done.
+        Mistake: the runs are not of one protocol, none is done, or none sat exams.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -112,7 +112,11 @@ def curves(results: Sequence[Result]) -> Figure:
     order = []
     for group, settings in zip(groups, differences(groups), strict=True):
         looks = [taught_accuracy(result) for result in group]
+        if not all(len(steps) for steps, _ in looks):
+            continue
         order.append((-100 * float(np.mean([means[-1] for _, means in looks])), _name(group, settings), looks))
+    if not order:
+        raise Mistake("There is nothing to draw: no run has accuracy on exams.")
     for number, (_, name, looks) in enumerate(sorted(order, key=lambda entry: entry[:2])):
         steps, values = looks[0][0], 100 * np.stack([means for _, means in looks])
         whole = [np.isfinite(column).all() for column in values.T]

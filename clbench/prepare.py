@@ -58,6 +58,8 @@ def prepare(
         raise Mistake(f"A data set cannot be named '{name}': use letters, digits, '-', '_' and '.'.")
     if resolution is not None and resolution < 1:
         raise Mistake(f"A resolution is a number of pixels, 1 or more, not {resolution}.")
+    if seed < 0:
+        raise Mistake(f"The seed of the split is a number from 0, not {seed}.")
     if not 0 < share < 1:
         raise Mistake(f"The share for test is a number between 0 and 1, not {share}.")
     if source is None and name not in TORCHVISION:

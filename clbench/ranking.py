@@ -143,7 +143,13 @@ def _ranks(values: list[np.ndarray]) -> np.ndarray:
 
 
 def render_ranking(ranking: Ranking, format: str = "terminal", console: Console | None = None) -> str:
-    """A ranking as text, in the formats of a leaderboard but csv."""
+    """A ranking as text, in the formats of a leaderboard but csv.
+
+    Raises:
+        Mistake: there is no such format.
+    """
+    if format == "csv":
+        raise Mistake("Mean ranks have no csv; there are: latex, md, terminal.")
     title = ranking.metric.title or ranking.metric.id
     heads = ["", "mean rank", "95 % over seeds", *ranking.streams]
     rows = [

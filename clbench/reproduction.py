@@ -59,6 +59,8 @@ def again(group: Sequence[Result], to: Path, count: int | None = None) -> list[T
         raise Mistake(f"There are no numbers of {name} to reproduce: {trouble(group)}.")
     if count is not None and not 1 <= count <= len(done):
         raise Mistake(f"--seeds {count}: {name} has {len(done)} that {'is' if len(done) == 1 else 'are'} done.")
+    if isinstance(one.folder, Path) and one.folder.resolve().is_relative_to(to.resolve()):
+        raise Mistake(f"--to {to} holds what is to be reproduced; a second run there would be the first: name another.")
     try:
         to.mkdir(parents=True, exist_ok=True)
         file = to / f"{one.hash}.yaml"

@@ -131,12 +131,17 @@ def open_result(folder: str | Path | zipfile.Path) -> Result:
     folder = Path(folder) if isinstance(folder, str) else folder
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        status = folder / "status.json"
-        return Result(folder, meta, json.loads(status.read_bytes()) if status.exists() else {})
+        file = folder / "status.json"
+        status = json.loads(file.read_bytes()) if file.exists() else {}
     except FileNotFoundError:
         raise Mistake(f"{folder} is no run folder: it has no meta.json.") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise Mistake(f"{folder}: meta.json or status.json cannot be read: {error}.") from None
+    if not (
+        isinstance(meta, dict) and {"stream", "strategy", "seed", "hash"} <= meta.keys() and isinstance(status, dict)
+    ):
+        raise Mistake(f"{folder} is no run folder: its meta.json is none of clbench's; move it elsewhere.")
+    return Result(folder, meta, status)
 
 
 def find(root: str | Path) -> list[Result]:
@@ -179,11 +184,14 @@ def read_rows(path: Path | zipfile.Path) -> list[Row]:
     """The rows of a file, without a last line that is still being written; none where there is no file.
 
     Raises:
-        Mistake: a line is no row.
+        Mistake: the file cannot be read, or a line is no row.
     """
     if not path.exists():
         return []
-    complete = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    try:
+        complete = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"{path} cannot be read: {error}.") from None
     rows = []
     for number, line in enumerate(csv.reader(complete), 2):
         try:

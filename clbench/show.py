@@ -212,14 +212,16 @@ class Lines(Display):
 
 
 def manifest(stream: Stream, of: Mapping[str, Any], as_json: bool) -> None:
-    """Print the digests of an opened stream: a line for each experience and exam and one for the whole, or all as
-    JSON."""
+    """Print the digests of an opened stream: a line for each data set, experience and exam and one for the whole, or
+    all as JSON."""
     from clbench.stream import manifest
 
     found = manifest(stream)
     if as_json:
         print(json.dumps({**of, "version": stream.version, **found}))
         return
+    for name, digest in found["data"].items():
+        print(f"{digest}  data {name}")
     for experience in found["experiences"]:
         print(f"{experience['sha256']}  experience {experience['index']}, {experience['samples']} samples")
     for exam in found["exams"]:

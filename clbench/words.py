@@ -184,6 +184,8 @@ def read(path: Path, word: str = "config") -> dict[str, Any]:
         if not separator:
             raise Mistake(f"{path}:{number}: '{content}' is not 'path: value'.")
         words.append(f"{key}={value}")
+    if not words:
+        raise Mistake(f"{word}={path} is empty.")
     try:
         points, options = parse(words)
     except Mistake as mistake:

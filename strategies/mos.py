@@ -80,6 +80,7 @@ class MOS(OwnClasses):
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         linear_head(learner.model)
+        learner.renews()
         if syllabus.shared:
             raise Mistake("mos finds the task of an image by its class, and experiences of this stream share classes.")
         self.names = bottleneck(learner.model, self.rank, seed=derive(learner.seed, "adapters"))

@@ -63,6 +63,7 @@ class SLCA(OwnClasses):
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         linear_head(learner.model)
+        learner.renews()
         self.names = [name for name, _ in learner.model.named_parameters() if name.startswith("head.")]
         self.raw = copied(learner.model, self.names)
         self.gaussians = Gaussians(self.storage)

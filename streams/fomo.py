@@ -35,7 +35,7 @@ from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.streams.concepts import Concepts
 from clbench.streams.orderings import Concept, Order, chunks, frequent, listed, scored, similar
 from clbench.transform import ImageTransform, Transform
-from clbench.types import Count, Fraction, Share
+from clbench.types import Count, Fraction, Natural, Share
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Fomo(Stream):
     """training samples of a concept at the most, drawn once for all runs; null: all"""
     exam_samples: Count | None = None
     """samples of an exam at the most, evenly over its classes, at least two of each; null: all"""
-    crop: int = 0
+    crop: Natural = 0
     """augmentation: black border, in pixels, from which windows are cut at random"""
     flip: bool = False
     """augmentation: mirrored left to right, half of the time"""

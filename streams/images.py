@@ -40,7 +40,7 @@ class Images(Stream):
     """images are brought to this many pixels a side; null: as they are"""
     normalise: Literal["data", "unit"] = "data"
     """data: channels to mean 0 and deviation 1 over the training set; unit: pixels in [0, 1]"""
-    crop: int = 0
+    crop: Natural = 0
     """augmentation of stream and memory: black border, in pixels, from which windows are cut at random"""
     flip: bool = False
     """augmentation of stream and memory: mirrored left to right, half of the time"""

@@ -45,4 +45,11 @@ def scores(words: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(scores(sys.argv[2:]), indent=1), "utf-8")
+    if len(sys.argv) < 3:
+        sys.exit("python -m clbench.streams.scores FILE path=value ...")
+    try:
+        found = scores(sys.argv[2:])
+    except Mistake as mistake:
+        print(mistake, file=sys.stderr)
+        sys.exit(2)
+    Path(sys.argv[1]).write_text(json.dumps(found, indent=1), "utf-8")

@@ -97,6 +97,8 @@ def test_the_same_runs_give_the_same_bytes(runs, kept):
 def test_what_can_not_be_kept(runs, tmp_path):
     with pytest.raises(Mistake, match="There is no run to keep"):
         archive.archive([], tmp_path / "kept")
+    with pytest.raises(Mistake, match=r"results holds runs \(.*\); name the archive last: results/reference/NAME"):
+        archive.archive(results.find(runs), runs)
     folder = write_run(runs, "er", 7, state="running")
     with pytest.raises(Mistake, match=f"Not finished: {folder}"):
         archive.archive(results.find(runs), tmp_path / "kept")

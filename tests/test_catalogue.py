@@ -136,6 +136,21 @@ def test_a_plug_in_is_found_as_ours_are(installed):
     assert "yours" not in catalogue.names("stream")
 
 
+class Bare(Brought):
+    """Its author forgot what makes fields options."""
+
+    weight: int = 3
+
+
+FOURTH = {"bare": f"{__name__}:Bare"}
+
+
+def test_a_class_whose_fields_are_no_options(installed):
+    installed("FOURTH")
+    with pytest.raises(Mistake, match=r"The strategy 'bare' .* lacks @dataclass, without which weight is no option"):
+        catalogue.resolve("strategy", "bare")
+
+
 @pytest.mark.parametrize(
     ("plugins", "line"),
     [

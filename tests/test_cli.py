@@ -219,6 +219,10 @@ def test_every_entry_can_be_shown(clbench):
         ("run stream=toy results=a,b", ["'results' takes one value"]),
         ("run stream=toy recipe=der2020", ["no recipe for toy named 'der2020'", "house"]),
         ("run stream=mnist recipe=der2021", ["no recipe for mnist named 'der2021'", "Did you mean 'der2020'?"]),
+        ("run stream=toy stream.crop=-1", ["stream.crop=-1", "0"]),
+        ("run stream=fomo stream.sets=[{data:digits,turnn:left}]", ["turnn"]),
+        ("run config=/dev/null", ["config=/dev/null is empty"]),
+        ("data prepare mine --from . --seed -1", ["seed of the split", "-1"]),
         ("run config=nowhere.yaml", ["config=nowhere.yaml can't be read", "No such file"]),
         ("run stream=toy stream.experiences=4", ["does not divide the 6 classes", "1, 2, 3, 6"]),
         ("run stream=toy stream.exam_on=validation", ["stream.validation=0.1"]),
@@ -476,6 +480,27 @@ def test_compare_all_against_one(clbench, two):
     assert "With 2 seeds no difference can be claimed" in done.out
     assert clbench("compare er --against naive --holm") == done
     assert clbench("compare --against naive --format csv").out.startswith("name,mean,")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [("--format csv", "Mean ranks have no csv"), ("--figure a.svg", "--figure says nothing there")]
+)
+def test_what_ranks_do_not_have(clbench, two, options, told):
+    shutil.copytree("results", "more")
+    for meta in Path("more").rglob("meta.json"):
+        meta.write_text(meta.read_text().replace('"stream": "toy"', '"stream": "toi"'))
+    shutil.copytree("more", "results/more")
+    done = clbench(f"leaderboard --ranks {options}")
+    assert (done.status, done.out) == (2, "")
+    assert told in done.err
+    assert not Path("a.svg").exists()
+
+
+def test_a_run_without_exams_does_not_spoil_figure_and_page(clbench, two):
+    assert clbench(f"{TOY} strategy=naive seed=7 probes=[] results=bare").status == 0
+    done = clbench("leaderboard bare --figure a.svg")
+    assert (done.status, done.err) == (2, "There is nothing to draw: no run has accuracy on exams.\n")
+    assert clbench("report bare").status == 0
 
 
 def test_ranks_need_several_streams(clbench, two):

@@ -120,8 +120,9 @@ def test_a_digest_is_over_positions_labels_views_and_what_exams_say():
 def test_a_line_for_each_part(capsys):
     assert main(["manifest", "stream=toy", "seed=1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 + 3 + 1
-    assert [line[66:] for line in lines[:4]] == [
+    assert len(lines) == 1 + 3 + 3 + 1
+    assert lines[0][66:] == "data toy"
+    assert [line[66:] for line in lines[1:5]] == [
         "experience 0, 80 samples", "experience 1, 80 samples", "experience 2, 80 samples", "exam 0, 40 samples"
     ]  # fmt: skip
     assert lines[-1] == f"{GOLDEN['toy']}  stream toy, seed 1, whole"

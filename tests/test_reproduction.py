@@ -102,6 +102,11 @@ def test_a_run_that_was_reproduced_is_not_run_again_unless_told(clbench, stored)
             "There is no configuration in results named 'ers'. Did you mean 'er'? There are: er, toy/er.",
         ),
         ("reproduce er --results nowhere", "There is no folder nowhere."),
+        (
+            "reproduce er --to results",
+            "--to results holds what is to be reproduced; a second run there would be the first: name another.",
+        ),
+        ("reproduce er --workers 0", "--workers 0: a number of processes, 1 or more."),
     ],
 )
 def test_mistakes_are_one_line(clbench, stored, command, line):

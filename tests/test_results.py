@@ -84,6 +84,17 @@ def test_no_run_folder(tmp_path):
     (folder / "status.json").write_text('{"state": "do')
     with pytest.raises(Mistake, match="cannot be read"):
         results.find(tmp_path)
+    (folder / "meta.json").write_text('{"project": "theirs"}')
+    (folder / "status.json").unlink()
+    with pytest.raises(Mistake, match=r"is no run folder: its meta.json is none of clbench's"):
+        results.find(tmp_path)
+
+
+def test_rows_that_are_no_text(tmp_path):
+    folder = write_run(tmp_path)
+    (folder / "rows.csv").write_bytes(b"step\n\xff\n")
+    with pytest.raises(Mistake, match=r"rows\.csv cannot be read: 'utf-8' codec"):
+        results.open_result(folder).rows()
 
 
 def test_a_new_metric_is_computed_on_old_folders(tmp_path, monkeypatch):
