@@ -9,8 +9,8 @@ of `clbench run`. The authors' rule was not at hand (Roth et al. 2024, FoMo-in-F
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +45,11 @@ def scores(words: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("python -m clbench.streams.scores FILE path=value ...")
+    parser = argparse.ArgumentParser(prog="python -m clbench.streams.scores", description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("words", nargs="+", metavar="path=value")
+    given = parser.parse_args()
     try:
-        found = scores(sys.argv[2:])
+        given.file.write_text(json.dumps(scores(given.words), indent=1), "utf-8")
     except Mistake as mistake:
-        print(mistake, file=sys.stderr)
-        sys.exit(2)
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1), "utf-8")
+        parser.exit(2, f"{mistake}\n")
