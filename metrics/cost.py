@@ -23,9 +23,8 @@ STATUS = Path("/proc/self/status")
 @dataclass
 class Cost(Probe):
     """What a second run repeats: samples that the stream gave so far, `learner.epochs` times each, whatever a budget or
-    a strategy's own epochs make of them; floating-point operations of
-    training so far (matrix products and convolutions, forward and backward, replay included), of predicting one sample;
-    parameters; bytes kept of the past.
+    a strategy's own epochs make of them; floating-point operations of training so far (matrix products and
+    convolutions, forward and backward, replay included), of predicting one sample; parameters; bytes kept of the past.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
