@@ -457,8 +457,10 @@ def _compare(given: argparse.Namespace) -> int:
 
     if given.against:
         reference = results.select(given.results, given.against)
-        named = [run for name in given.names for run in results.select(given.results, name)]
-        there = named or results.find(given.results)
+        named = [results.select(given.results, name) for name in given.names]
+        for group in named:
+            results.comparable(group, reference)
+        there = [run for group in named for run in group] or results.find(given.results)
         for metric in given.metric or results.DEFAULT[:1]:
             found = results.paired(there, reference, metric, given.holm)
             print(results.render_paired(found, given.format), end="")

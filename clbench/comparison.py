@@ -85,11 +85,7 @@ def compare(
     one, other = (group[0] for group in groups)
     if (one.strategy, one.hash) == (other.strategy, other.hash):
         raise Mistake(f"{one.strategy} {one.hash[:8]} stands on both sides: there is nothing to compare.")
-    names = [label(group[0], settings) for group, settings in zip(groups, differences(groups), strict=True)]
-    changes = protocol_changes(one.protocol, other.protocol)
-    if changes:
-        fields = "; ".join(f"{field} ({plain(here)}, {plain(there)})" for field, (here, there) in changes.items())
-        raise Mistake(f"{names[0]} and {names[1]} do not share a protocol, so they can't be compared: {fields}.")
+    names = comparable(*groups)
     shared = sorted(set(seeds(groups[0])) & set(seeds(groups[1])))
     if not shared:
         had = " and ".join(f"{name} has {ranges(seeds(group))}" for name, group in zip(names, groups, strict=True))
@@ -102,6 +98,19 @@ def compare(
         found = dict(zip(found, corrected(list(found.values())), strict=True))
     notes = [*_notes(names, groups, shared), *claims(len(shared), list(found.values()), holm)]
     return Comparison(names[0], names[1], one.protocol, shared, columns, found, notes)
+
+
+def comparable(a: Sequence[Result], b: Sequence[Result]) -> list[str]:
+    """The names of two configurations, each with what tells it from the other.
+
+    Raises:
+        Mistake: their protocols differ.
+    """
+    names = [label(group[0], settings) for group, settings in zip((a, b), differences((a, b)), strict=True)]
+    if changes := protocol_changes(a[0].protocol, b[0].protocol):
+        fields = "; ".join(f"{field} ({plain(here)}, {plain(there)})" for field, (here, there) in changes.items())
+        raise Mistake(f"{names[0]} and {names[1]} do not share a protocol, so they can't be compared: {fields}.")
+    return names
 
 
 def corrected(found: list[Difference]) -> list[Difference]:

@@ -70,7 +70,7 @@ def candidates(groups: Sequence[list[Result]]) -> str:
     return "; ".join(texts)
 
 
-def differences(groups: Sequence[list[Result]]) -> list[dict[str, str]]:
+def differences(groups: Sequence[Sequence[Result]]) -> list[dict[str, str]]:
     """For each configuration what tells it from the others.
 
     These are axes (memory), and options between configurations of one strategy; where these are all equal versions and

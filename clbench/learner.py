@@ -24,7 +24,7 @@ from clbench.seeds import derive
 from clbench.strategy import Adjust, Around, Loss, check
 from clbench.stream import Experience, Syllabus
 from clbench.transform import Transform
-from clbench.types import Count, NonNegative, Positive
+from clbench.types import Count, NonNegative, Positive, Share
 
 
 class Model(Protocol):
@@ -63,13 +63,13 @@ class Learner:
     """rate at the first step of an experience"""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """who steps; all in their fused forms"""
-    momentum: NonNegative = 0.0
+    momentum: Share = 0.0
     """of sgd"""
     weight_decay: NonNegative = 0.0
     """of every parameter"""
     schedule: Literal["constant", "multistep", "cosine"] = "constant"
     """how the rate goes over an experience"""
-    milestones: tuple[float, ...] = ()
+    milestones: tuple[Positive, ...] = ()
     """multistep: after how many epochs the rate falls"""
     gamma: Positive = 0.1
     """multistep: the factor by which it falls"""

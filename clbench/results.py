@@ -1,6 +1,6 @@
 """What was run, read back: one result, the runs of a configuration, leaderboards, comparisons, ranks, references."""
 
-from clbench.comparison import Comparison, Difference, compare, render_comparison
+from clbench.comparison import Comparison, Difference, comparable, compare, render_comparison
 from clbench.configurations import configurations, differences, select
 from clbench.leaderboard import DEFAULT, Board, Cell, Standing, leaderboard, render
 from clbench.paired import Paired, paired, render_paired
@@ -19,6 +19,7 @@ __all__ = [
     "Result",
     "Standing",
     "against",
+    "comparable",
     "compare",
     "configurations",
     "differences",

@@ -276,9 +276,15 @@ def shared(work: Sequence[Task], workers: int, every: float, again: bool, tell: 
 
 
 def _work(connection: Connection, every: float, again: bool) -> None:
+    def tell(event: Event) -> None:
+        try:
+            connection.send(event)
+        except OSError:
+            os._exit(1)
+
     try:
         while (given := connection.recv()) is not None:
             number, task = given
-            perform(number, task, every, again, connection.send)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+            perform(number, task, every, again, tell)
+    except (EOFError, OSError, KeyboardInterrupt):
         os._exit(1)

@@ -275,10 +275,12 @@ def judging(search: Search, words: Sequence[str], file: str) -> list[dict[str, A
             point |= {path: v for path, v in search.fixed.items() if path in there and path not in point}
         elif other != tuned:
             raise Mistake(f"What was tuned on {tuned} is judged on {other} under --protocol transfer only.")
-    kept = {path: value for path, value in search.fixed.items() if path.partition(".")[0] != "stream"}
-    if search.protocol == "transfer":
-        for point in points:
-            _same_scenario(search.plans[0], resolve({**kept, **search.candidates[0], **point}))
+    moved = search.protocol == "transfer"
+    kept = {p: value for p, value in search.fixed.items() if not (moved and p.partition(".")[0] == "stream")}
+    for point in points:
+        plan = resolve({**kept, **search.candidates[0], **point})
+        if moved:
+            _same_scenario(search.plans[0], plan)
     return [{"tuned": file, **point} for point in points]
 
 

@@ -65,11 +65,12 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         try:
             parsed = parser.parse_override(_plain_text(word))
         except HydraException as error:
-            hint = (
-                " Settings are written path=value." if "=" not in word else " Quote values that hold spaces or commas."
-            )
-            reason = str(error).splitlines()[0] if "=" in word else "there is no '='"
-            raise Mistake(f"'{word}' can't be read: {reason}.{hint}") from None
+            reason, hint = str(error).splitlines()[0], "Quote values that hold spaces or commas."
+            if "=" not in word:
+                reason, hint = "there is no '='", "Settings are written path=value."
+            elif word.endswith(","):
+                reason, hint = "nothing follows the last comma", f"One value is written {word.rstrip(',')}."
+            raise Mistake(f"'{word}' can't be read: {reason}. {hint}") from None
         if not parsed.type.name == "CHANGE" or parsed.package:
             raise Mistake(
                 f"'{word}': additions (+), deletions (~) and packages (@) are not supported; write path=value."

@@ -23,6 +23,7 @@ from torch import Tensor
 from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.data import Data
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.memory import Exemplars
 from clbench.strategies.exemplars import ExemplarReplay
@@ -52,6 +53,8 @@ class BiC(ExemplarReplay):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         apart = self.apart(experience.train, self.apiece(self.taught or len(experience.classes)), learner)
+        if not len(apart):
+            raise Mistake(f"bic holds samples out, and no class of experience {experience.index} has two to choose from.")
         rest = np.setdiff1d(np.arange(len(experience.train)), apart)
         kept, held = (experience.train.subset(torch.from_numpy(rows)) for rows in (rest, apart))
         super().learn(learner, replace(experience, train=kept))

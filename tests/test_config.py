@@ -556,6 +556,12 @@ again
     There is no setting named ''. There are: {SETTINGS}.
 seed=[1,2
     'seed=[1,2' can't be read: no viable alternative at input '[1,2'. Quote values that hold spaces or commas.
+strategy=er,
+    'strategy=er,' can't be read: nothing follows the last comma. One value is written strategy=er.
+learner.momentum=1
+    learner.momentum=1: input should be less than 1.
+learner.milestones=[-1]
+    learner.milestones=[-1]: input should be greater than 0.
 results=a,b
     'results' takes one value; it can't be swept over.
 workers=0

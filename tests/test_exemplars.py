@@ -267,6 +267,11 @@ def test_bic_never_trains_on_what_it_holds_out_in_balance():
     assert len(strategy.memory) + len(strategy.held) == 60
 
 
+def test_bic_needs_two_samples_of_a_class():
+    with pytest.raises(Mistake, match="no class of experience 0 has two to choose from"):
+        teach(opened(classes=6), BiC(memory_size=60), [lesson(images([0, 1]), 0)], classes=6)
+
+
 def test_bic_corrects_by_samples_of_old_and_new_classes_alike():
     given: list = []
 

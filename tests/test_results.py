@@ -12,6 +12,7 @@ from rich.console import Console
 
 import clbench.metrics
 from clbench import catalogue, results
+from clbench.cli import main
 from clbench.configurations import differences, ranges
 from clbench.errors import Mistake
 from clbench.metric import Row, Summary, Value
@@ -525,6 +526,12 @@ def test_all_against_one_corrected(three):
     found = results.paired(results.find(three), results.select(three, "naive"), FINAL, holm=True)
     assert [line.difference.p for line in found.lines if line.difference] == [2 / 32, 2 / 32]
     assert "Corrected for 2, 6 seeds can't bring the first p to .05; 7 seeds can." in found.notes
+
+
+def test_what_is_named_and_not_under_the_protocol_is_refused(three, capsys):
+    assert main(["compare", "er", "lwf", "--against", "naive", "--results", str(three)]) == 0
+    assert main(["compare", "er", "joint", "--against", "naive", "--results", str(three)]) == 2
+    assert re.search("^joint and naive do not share a protocol.*: epochs", capsys.readouterr().err)
 
 
 def test_against_says_what_stands_alone(three):

@@ -116,6 +116,7 @@ def test_draws_are_a_part_of_the_grid_the_same_each_time():
         (f"{SWEEP} --judge stream=digits", "under --protocol transfer only"),
         (f"{SWEEP} --judge learner.lr=1", "learner.lr has no place behind --judge"),
         (f"{SWEEP} --judge strategy.memory_size=1", "strategy.memory_size has no place behind --judge"),
+        (f"{SWEEP} --judge stream.per_clas=1", "There is no option of stream=toy named 'per_clas'"),
         (f"{SWEEP} results=file/results", "file/results"),
     ],
 )  # fmt: skip
