@@ -159,7 +159,8 @@ class ViTT6(Pretrained):
         """
         channels, *sides = image(shape)
         if sides != [64, 64] or channels not in (3, 1 if self.own_input else 3):
-            remedy = "choose a stream of colour images" if sides == [64, 64] else "bring them to 64 pixels a side (stream.resolution=64; clbench data features: --resolution 64)"
+            remedy = "stream.resolution=64, or --resolution 64 of clbench data features, brings them to that"
+            remedy = "choose a stream of colour images" if sides == [64, 64] else remedy
             raise Mistake(f"model=vit_t6 takes images of 64 x 64, not {by(shape)}: {remedy}.")
         from clbench.backbones import filled, normalised, tensors, vit
 

@@ -63,7 +63,13 @@ def check(plan: Plan) -> None:
     stream.open(plan.seed)
     if missing := strategy.lacking(plan.strategy, stream, plan.model):
         neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
-        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.")
+        remedy = " stream.mixture={update:1.0} mixes nothing in." if "unmixed lessons" in missing else ""
+        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.{remedy}")
+    if plan.learner.loss_mask in ("seen", "experience") and "unmixed lessons" not in stream.offers:
+        raise Mistake(
+            f"learner.loss_mask={plan.learner.loss_mask} masks the labels of samples that "
+            f"stream={plan.values['stream']} mixes in: take stream.mixture={{update:1.0}}, or loss_mask=all or batch."
+        )
     if isinstance(plan.model, Pretrained):
         plan.model.check(stream)
     learner, syllabus = copy(plan.learner), stream.syllabus()

@@ -54,7 +54,7 @@ class BiC(ExemplarReplay):
     def learn(self, learner: Learner, experience: Experience) -> None:
         apart = self.apart(experience.train, self.apiece(self.taught or len(experience.classes)), learner)
         if not len(apart):
-            raise Mistake(f"bic holds samples out, and no class of experience {experience.index} has two to choose from.")
+            raise Mistake(f"bic holds samples out; no class of experience {experience.index} has two to choose from.")
         rest = np.setdiff1d(np.arange(len(experience.train)), apart)
         kept, held = (experience.train.subset(torch.from_numpy(rows)) for rows in (rest, apart))
         super().learn(learner, replace(experience, train=kept))

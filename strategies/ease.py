@@ -44,7 +44,7 @@ class EASE(OwnClasses):
     beta: NonNegative = 0.0
     """weight of the features without adapters; 0: they are not asked"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"transformer"})
+    needs: ClassVar[frozenset[str]] = OwnClasses.needs | {"transformer"}
     chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:

@@ -18,8 +18,10 @@ from clbench.types import Count
 
 
 def _needs(strategy: FirstSession) -> frozenset[str]:
-    """What the model must offer, which depends on what is tuned."""
-    return frozenset() if strategy.tune in ("none", "full") else frozenset({"transformer"})
+    """What stream and model must offer, which depends on what is tuned."""
+    if strategy.tune == "none":
+        return frozenset()
+    return OwnClasses.needs | (frozenset() if strategy.tune == "full" else {"transformer"})
 
 
 @dataclass

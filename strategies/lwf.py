@@ -25,7 +25,6 @@ from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.learner import Learner
-from clbench.mixture import Mixture
 from clbench.optimizer import constant
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -51,7 +50,7 @@ class LwF(Strategy):
     old: Literal["recorded", "teacher"] = "recorded"
     """recorded: the old network answers once, before the experience, without augmentation; teacher: at each step"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if not hasattr(learner.model, "head"):
@@ -62,8 +61,6 @@ class LwF(Strategy):
         self.teacher: nn.Module | None = copy.deepcopy(learner.model) if self.old == "teacher" else None
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        if isinstance(experience.train, Mixture):
-            raise Mistake("lwf holds what was taught before and trains on nothing else: stream.mixture={update:1.0}.")
         taught = torch.zeros_like(self.seen)
         taught[sorted(experience.classes)] = True
         self.before, self.new, self.seen = self.seen.nonzero()[:, 0], taught & ~self.seen, taught | self.seen

@@ -73,7 +73,7 @@ class MOS(OwnClasses):
     ensemble: bool = True
     """whether the nearest class mean under the first adapters has a say in the answer"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"transformer", "pretrained weights", "task borders"})
+    needs: ClassVar[frozenset[str]] = OwnClasses.needs | {"transformer", "pretrained weights", "task borders"}
     budgeted: ClassVar[bool] = False
     chooses: ClassVar[bool] = True
 

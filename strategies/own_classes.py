@@ -7,6 +7,7 @@ What `naive learner.loss_mask=experience` learns, but as the method's own affair
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class OwnClasses(Strategy):
     """Cross-entropy among the classes of the experience: logits of all others are left out, whatever
     `learner.loss_mask` leaves open.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"unmixed lessons"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.own = torch.zeros(syllabus.classes, dtype=torch.bool, device=learner.where)

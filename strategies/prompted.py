@@ -17,8 +17,9 @@ from clbench.adapters import freeze, prefixed, transformer
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.seeds import derive
+from clbench.strategies.own_classes import OwnClasses
 
-NEEDS = frozenset({"transformer", "pretrained weights"})
+NEEDS = OwnClasses.needs | {"transformer", "pretrained weights"}
 PILOT = "PILOT (LAMDA-PILOT, exps): ViT-B/16, CIFAR-100 in 10 tasks"
 
 

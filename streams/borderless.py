@@ -34,7 +34,7 @@ class Blurry(ClassIncremental):
     blur: Fraction = 0.1
     """share of each class that is taught elsewhere"""
 
-    offers: ClassVar[frozenset[str]] = frozenset({"known length"})
+    offers: ClassVar[frozenset[str]] = Images.offers - {"task borders"}
 
     def open(self, seed: int) -> None:
         super().open(seed)
@@ -89,7 +89,7 @@ class Turning(Images):
     look_every: Count = 10
     """probes look after every so-many-th experience, before the first and after the last"""
 
-    offers: ClassVar[frozenset[str]] = frozenset({"known length"})
+    offers: ClassVar[frozenset[str]] = Images.offers - {"task borders"}
 
     def open(self, seed: int) -> None:
         there = len(self._load())

@@ -79,6 +79,9 @@ class Fomo(Stream):
 
     def open(self, seed: int) -> None:
         self._check()
+        self._mixed = bool(self.mixture.get("buffer") or self.mixture.get("pretraining"))
+        if self._mixed:
+            self.offers = type(self).offers - {"unmixed lessons"}  # type: ignore[misc]
         self._names: list[str] = []
         self._concepts: list[Concept] = []
         self._labels: dict[str, range] = {}
@@ -179,7 +182,7 @@ class Fomo(Stream):
     def __getitem__(self, index: int) -> Experience:
         source, rows = self._sources["train"], torch.from_numpy(self._lessons[index])
         train = Data(source, rows, lesson=index)
-        if self.mixture.get("buffer") or self.mixture.get("pretraining"):
+        if self._mixed:
             past = np.concatenate([np.empty(0, np.int64), *self._lessons[:index]])
             used = self._pool if self.mixture.get("pretraining") else np.empty(0, np.int64)
             pools: dict[Pool, Tensor] = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clbench.config import resolve
+from clbench.config import plans, resolve
 from clbench.dual import Dual
 from clbench.errors import Mistake
 from clbench.learner import Learner
@@ -20,6 +20,7 @@ from clbench.streams.concepts import Concepts, drawn
 from clbench.streams.fomo import Fomo, contrastive
 from clbench.streams.orderings import Concept, chunks, frequent, scored, shortened, similar
 from clbench.streams.scores import scores
+from clbench.sweep import check
 from clbench.testing import check_strategy
 from clbench.words import to_text
 
@@ -199,3 +200,11 @@ def test_a_run_killed_at_every_save_comes_to_the_same_bits(tmp_path, monkeypatch
         model=Dual(width=16, pretraining_epochs=2),
         learner=Learner(batch=12, optimizer="adamw", lr=0.01, threads=1, device="cpu"),
     )
+
+
+@pytest.mark.parametrize("words", ["strategy=finetune", "strategy=lwf", "strategy=cored", "learner.loss_mask=seen"])
+def test_what_asks_for_a_lesson_of_its_own_is_refused_where_lessons_are_mixed(words):
+    line = ["stream=fomo", "model.pretraining_epochs=1", words]
+    with pytest.raises(Mistake, match=r"stream\.mixture=\{update:1\.0\}"):
+        check(plans(line)[0][0])
+    check(plans([*line, "stream.mixture={update:1.0}"])[0][0])

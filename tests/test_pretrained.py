@@ -91,7 +91,10 @@ def test_without_the_weights_it_is_drawn_by_the_seed():
 
 @pytest.mark.parametrize(
     ("shape", "line"),
-    [((3, 32, 32), r"not 3 x 32 x 32: set stream\.resolution=64\.$"), ((2, 64, 64), r"a stream of colour images\.$")],
+    [
+        ((3, 32, 32), r"not 3 x 32 x 32: stream\.resolution=64, or --resolution 64 of clbench data features, brings"),
+        ((2, 64, 64), r"a stream of colour images\.$"),
+    ],
 )
 def test_images_of_another_shape_are_a_mistake(shape, line):
     with pytest.raises(Mistake, match=line):
