@@ -170,11 +170,25 @@ PRESETS = [
         Preset("er", "cifar100", {"learner.lr": 0.1}, _XDER.format("er"), recipe="xder2022", when={"memory_size": size})
         for size in (500, 2000)
     ),
-    Preset(
-        "gdumb",
-        "cifar100",
-        {"strategy.epochs": 250, "strategy.cutmix": 1.0, "strategy.sampler": "reservoir"},
-        _XDER.format("gdumb"),
-        recipe="xder2022",
+    *(
+        Preset("gdumb", stream, {"strategy.cutmix": 0.0}, "Prabhu et al. 2020: no CutMix on MNIST", recipe=recipe)
+        for stream in ("mnist", "permuted_mnist", "rotated_mnist")
+        for recipe in ("house", "der2020")
+    ),
+    *(
+        Preset(
+            "gdumb",
+            "cifar100",
+            {
+                "strategy.epochs": 250,
+                "strategy.cutmix": 1.0,
+                "strategy.sampler": "reservoir",
+                "strategy.momentum": momentum,
+            },
+            _XDER.format("gdumb"),
+            recipe="xder2022",
+            when={"memory_size": size},
+        )
+        for size, momentum in ((500, 0.9), (2000, 0.0))
     ),
 ]
