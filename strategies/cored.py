@@ -52,7 +52,7 @@ class CoReD(Strategy):
     cutmix_alpha: Positive = 0.5
     """share of the image that is not the patch ~ Beta(alpha, alpha)"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons", "single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.teacher = copy.deepcopy(learner.model).requires_grad_(False).eval()

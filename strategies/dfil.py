@@ -55,7 +55,7 @@ class DFIL(Strategy):
     feature: NonNegative = 0.01
     """weight of the distillation of features"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "known length"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "known length", "single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         assert syllabus.lessons is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class ERACE(Strategy):
 
     memory_size: Count = 500
     """samples kept"""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory = Reservoir(self.memory_size)

@@ -20,7 +20,7 @@ from clbench.types import Count
 def _needs(strategy: FirstSession) -> frozenset[str]:
     """What stream and model must offer, which depends on what is tuned."""
     if strategy.tune == "none":
-        return frozenset()
+        return frozenset({"single labels"})
     return OwnClasses.needs | (frozenset() if strategy.tune == "full" else {"transformer"})
 
 

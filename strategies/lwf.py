@@ -50,7 +50,7 @@ class LwF(Strategy):
     old: Literal["recorded", "teacher"] = "recorded"
     """recorded: the old network answers once, before the experience, without augmentation; teacher: at each step"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons", "single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         if not hasattr(learner.model, "head"):

@@ -25,7 +25,7 @@ class OwnClasses(Strategy):
     `learner.loss_mask` leaves open.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"unmixed lessons"})
+    needs: ClassVar[frozenset[str]] = frozenset({"unmixed lessons", "single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.own = torch.zeros(syllabus.classes, dtype=torch.bool, device=learner.where)

@@ -15,7 +15,7 @@ Statistician). Their code starts from an OAS estimate; here the first experience
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,8 @@ class NCM(Remembering):
     the base, ncm goes around that too. Means over all samples, of a network that stands still, are those of
     `simplecil strategy.distance=euclidean`.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
@@ -106,6 +108,8 @@ class SLDA(Strategy):
 
     shrinkage: Annotated[float, Gt(0), Le(1)] = 1e-4
     """share of the identity in the covariance; 1: the nearest mean"""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         with torch.no_grad():

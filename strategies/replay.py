@@ -79,7 +79,7 @@ class GDumb(Strategy):
     """area of the patch ~ Beta(alpha, alpha)"""
 
     whole_stream: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"known length"})
+    needs: ClassVar[frozenset[str]] = frozenset({"known length", "single labels"})
     budgeted: ClassVar[bool] = False
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:

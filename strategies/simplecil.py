@@ -33,6 +33,7 @@ class SimpleCIL(Strategy):
     distance: Literal["cosine", "euclidean"] = "cosine"
     """cosine: logits are the cosines to the means; euclidean: minus the squared distances, of features as they are"""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"single labels"})
     fits: ClassVar[bool] = False
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:

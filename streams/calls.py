@@ -75,6 +75,7 @@ class Calls(Stream):
             self._size, self._transform = len(self._samples.labels), Transform()
         else:
             words = self._words()
+            self.offers = type(self).offers - {"single labels"}  # type: ignore[misc]
             self._samples = tokenised(code, lessons, papers, words, self.context, self.ask == "usage")
             self._size, self._transform = words.size, TokenTransform(words)
 

@@ -9,6 +9,7 @@ import torch
 from small import libraries
 from torch import nn
 
+from clbench.catalogue import resolve
 from clbench.code import read
 from clbench.code_models import GPT, HashedContext
 from clbench.code_tokens import blocks, pool_of, vocabulary
@@ -20,8 +21,9 @@ from clbench.metrics.calls import CALLS
 from clbench.metrics.ranks import Ranks
 from clbench.metrics.usage import Usage, bleu, call, keyword_f1, written
 from clbench.strategies.consolidation import EWC
+from clbench.strategies.er_ace import ERACE
 from clbench.strategies.replay import ER
-from clbench.strategy import Strategy
+from clbench.strategy import Strategy, lacking
 from clbench.stream import Exam, Stream, Syllabus
 from clbench.streams.api_evolution import Domains
 from clbench.streams.api_releases import Releases
@@ -144,6 +146,14 @@ def test_a_gpt_begins_with_what_it_learned_from_the_pool_and_goes_on_after_an_in
     other.open(0)
     with pytest.raises(Mistake, match=r"^A language model predicts tokens"):
         model.check(other)
+
+
+@needs_tokenizers
+def test_what_takes_one_label_a_sample_is_refused_where_a_sample_has_many():
+    words, blocks = Domains(**SMALL, rare=1), Domains(**TOKENS)
+    for stream, lacks in ((words, []), (blocks, ["single labels"])):
+        stream.open(0)
+        assert lacking(ERACE(), stream, resolve("model", "mlp")()) == lacks
 
 
 def test_a_sequence_is_right_where_all_that_is_asked_for_is():

@@ -19,7 +19,7 @@ def test_every_strategy_is_in_it_with_what_it_needs():
     assert rows["naive"] == ["", "", "", "1", ""]
     assert rows["er"] == ["", "", "500", "1", ""]
     assert rows["fpf"][:4] == ["any", "", "the base's, or 500", "1"]
-    assert rows["gdumb"][1] == "known length, the whole stream"
+    assert rows["gdumb"][1] == "known length, single labels, the whole stream"
     assert rows["ewc"] == ["any", "task borders", "", "1", "`anchor` (×1), `importance` (×1)"]
     assert rows["cumulative"] == ["", "", "all", "1", ""]
     assert rows["frequency_replay"][2] == "200 a class"
