@@ -114,4 +114,12 @@ PRESETS = [
     ),
     Preset("agem", "cifar10", {"learner.lr": 0.03}, _DER.format("agem"), recipe="der2020"),
     Preset("agem_r", "cifar10", {"learner.lr": 0.03}, _DER.format("agem_r"), recipe="der2020"),
+    Preset(
+        "agem",
+        "cifar100",
+        {"learner.lr": 0.03},
+        "tuned here on validation (protocol first=3, seed 100, 2 candidates of learner.lr)",
+        model="convbn",
+        when={"memory_size": 2000},
+    ),
 ]

@@ -170,4 +170,12 @@ PRESETS = [
         Preset("ewc", stream, {"strategy.fisher_samples": 500}, "untuned: a sample's gradient is the whole table's")
         for stream in ("api_evolution", "api_releases")
     ),
+    Preset(
+        "ewc",
+        "cifar100",
+        {"learner.lr": 0.1, "strategy.ewc_lambda": 1.0, "strategy.fisher_samples": 500},
+        "tuned here on validation (protocol first=3, seed 100, 6 candidates of learner.lr and ewc_lambda)",
+        model="convbn",
+        when={"base": "naive"},
+    ),
 ]

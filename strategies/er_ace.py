@@ -53,4 +53,14 @@ class ERACE(Strategy):
         return loss
 
 
-PRESETS = [Preset("er_ace", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")]
+PRESETS = [
+    Preset("er_ace", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251"),
+    Preset(
+        "er_ace",
+        "cifar100",
+        {"learner.lr": 0.03},
+        "tuned here on validation (protocol first=3, seed 100, 2 candidates of learner.lr)",
+        model="convbn",
+        when={"memory_size": 2000},
+    ),
+]

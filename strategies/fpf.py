@@ -296,7 +296,7 @@ PRESETS = [
             "strategy.share": 0.3,
             "strategy.rate": 0.1,
         },
-        "tuned here on validation, seeds 0 to 2: modules, share and rate",
+        "tuned here on validation (protocol whole, seeds 0 to 2): modules, share and rate",
         model="mlp",
     ),
     Preset(
@@ -308,7 +308,7 @@ PRESETS = [
             "strategy.share": 0.13,
             "strategy.rate": 0.1,
         },
-        "tuned here on validation, memory_size 2000, seed 0: modules, rate, k; the share is set: 1.13 x naive in all",
+        "tuned here on validation (protocol whole, memory_size 2000, seed 0): modules, rate, k; share not",
         model="convbn",
     ),
 ]

@@ -139,4 +139,11 @@ PRESETS = [
         recipe="der2020",
     ),
     Preset("lwf", "cifar100", {"learner.lr": 0.03, "learner.weight_decay": 5e-4}, _XDER, recipe="xder2022"),
+    Preset(
+        "lwf",
+        "cifar100",
+        {"learner.lr": 0.1, "strategy.alpha": 3.0},
+        "tuned here on validation (protocol first=3, seed 100, 4 candidates of learner.lr and alpha)",
+        model="convbn",
+    ),
 ]

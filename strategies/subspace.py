@@ -162,14 +162,23 @@ class FOT(Orthogonal):
 
 
 PRESETS = [
+    *(
+        Preset(
+            "gpm",
+            "permuted_mnist",
+            {"strategy.threshold": [0.95, 0.99, 0.99], "strategy.threshold_step": 0.0, "strategy.samples": 300},
+            "Saha et al. 2021 (GPM), their code for permuted MNIST: thresholds and samples; its rate of 0.01 belongs "
+            "to batches of 10",
+            recipe=recipe,
+            model="mlp",
+        )
+        for recipe in ("house", "der2020")
+    ),
     Preset(
         "gpm",
-        "permuted_mnist",
-        {"strategy.threshold": [0.95, 0.99, 0.99], "strategy.threshold_step": 0.0, "strategy.samples": 300},
-        "Saha et al. 2021 (GPM), their code for permuted MNIST: thresholds and samples; its rate of 0.01 belongs to "
-        "batches of 10",
-        recipe=recipe,
-        model="mlp",
-    )
-    for recipe in ("house", "der2020")
+        "cifar100",
+        {"learner.lr": 0.1, "strategy.threshold": 0.9},
+        "tuned here on validation (protocol first=3, seed 100, 4 candidates of learner.lr and threshold)",
+        model="convbn",
+    ),
 ]
