@@ -290,7 +290,7 @@ def _tune(given: argparse.Namespace) -> int:
     file = given.to or tuning.usual_place(search, results)
     if file.is_dir():
         raise Mistake(f"--to {file} is a folder; name the file of the choice: {file / 'tuned.yaml'}.")
-    points = None if given.judge is None else tuning.judging(search, given.judge, str(file))
+    commands = None if given.judge is None else tuning.judging(search, given.judge, str(file))
     if given.protocol == "transfer" and not given.judge:
         raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
     from clbench import config, show, sweep
@@ -310,13 +310,12 @@ def _tune(given: argparse.Namespace) -> int:
         return status
     tuning.save(outcome, file)
     print(f"The choice is in {file}:\n\n{tuning.preset(outcome)}")
-    if points is None:
+    if commands is None:
         print(f"To judge it on exams: {tuning.command(search, file)}")
         return 0
-    plans = [config.resolve(point) for point in points]
-    if both := sorted({plan.seed for plan in plans} & set(search.seeds)):
+    work = [task for words in commands for task in sweep.tasks(config.plans(words)[0], results, words)]
+    if both := sorted({task.plan.seed for task in work} & set(search.seeds)):
         print(f"Seeds that were tuned with are judged with, too: {ranges(both)}.")
-    work = sweep.tasks(plans, results, given.judge)
     return _teach(work, chosen, show.display(work))
 
 
