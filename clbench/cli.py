@@ -204,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     keep.add_argument("folders", nargs="+", type=Path, help="of results")
     keep.add_argument("target", type=Path, help="results/reference/NAME; an archive that is there is replaced")
+    keep.add_argument("--metric", action="append", help="a column of its tables, kept with it; repeat for more")
+    keep.add_argument("--rank-by", metavar="METRIC", help="likewise the first column, by which they rank")
 
     tables = command("tables", _tables, "make the tables of all archives anew")
     tables.add_argument("folder", nargs="?", type=Path, default=Path("results/reference"))
@@ -539,7 +541,10 @@ def _archive(given: argparse.Namespace) -> int:
     from clbench import archive, results
 
     found = [result for folder in given.folders for result in results.find(folder)]
-    file = archive.archive(found, given.target)
+    columns: dict[str, None] = {}
+    if given.metric or given.rank_by:
+        columns = dict.fromkeys((given.rank_by or "class/final_accuracy", *(given.metric or results.DEFAULT)))
+    file = archive.archive(found, given.target, list(columns))
     kept, size = len(results.find(file.parent)), file.stat().st_size / 1e3
     print(f"{file}: {kept} runs, {size:.0f} kB; README.md and table.csv beside it")
     return 0
