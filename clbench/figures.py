@@ -50,12 +50,14 @@ PLASTIC = {
 
 
 def taught_accuracy(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Experiences learned, and the mean class-incremental accuracy over the exams taught so far (NaN: undefined)."""
+    """Experiences learned at each look, and the mean class-incremental accuracy then over the exams taught so far (NaN:
+    undefined).
+    """
     import numpy as np
 
     rows = result.rows()
     since = {row.subject: row.value for row in rows if row.metric == "exam/since" and row.value is not None}
-    steps = np.arange(1, 1 + max((row.step for row in rows), default=0))
+    steps = np.array(sorted({row.step for row in rows if row.metric == "class/accuracy" and row.step}), dtype=int)
     means = []
     for step in steps:
         taught = [
@@ -93,7 +95,7 @@ def _name(group: list[Result], settings: dict[str, str]) -> str:
 
 
 def curves(results: Sequence[Result]) -> Figure:
-    """Accuracy over the exams taught so far, after each experience: mean over seeds, band: 95 % interval.
+    """Accuracy over the exams taught so far, at each look: mean over seeds, band: 95 % interval.
 
     A method that learns only at the last experience is a dashed line at what it reaches.
 
