@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--cost",
         type=Path,
-        help="also draw final accuracy, or the first --metric, against training compute, into this file",
+        help="also draw the first --metric, or what is ranked by, against training compute, into this file",
     )
     board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
@@ -442,7 +442,7 @@ def _leaderboard(given: argparse.Namespace) -> int:
     if given.figure:
         _draw("figure", given.figure, figures.curves(found))
     if given.cost:
-        _draw("cost", given.cost, figures.cost(found, *(given.metric or [])[:1]))
+        _draw("cost", given.cost, figures.cost(found, (given.metric or [given.rank_by])[0]))
     return 0
 
 
