@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -235,16 +236,12 @@ def _again(group: list[Result], place: str) -> list[str]:
 
 def _of_many(key: str, stream: str, groups: Sequence[list[Result]], ranked: Summary) -> tuple[list[Picture], list[str]]:
     """The figures that compare the rows of a board, ranked by a summary; and which can't be drawn, with the reason."""
-    title = ranked.title or ranked.id
+    title = f"{ranked.title or ranked.id} against training compute"
     best = [result for group in groups[:DRAWN] for result in group]
     some = f", the best {DRAWN} rows" if len(groups) > DRAWN else ""
     found, missing = [], []
     for name, caption, draw in (
-        (
-            "cost",
-            f"{title[0].upper()}{title[1:]} against training compute",
-            lambda best: figures.cost(best, ranked.id),
-        ),
+        ("cost", title[0].upper() + title[1:], partial(figures.cost, metric=ranked.id)),
         ("curves", "Accuracy on what was taught, at each look", figures.curves),
     ):
         try:
