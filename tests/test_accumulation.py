@@ -1,7 +1,4 @@
 import math
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 from fake import FORGETS, matrix_rows, write_run
@@ -210,44 +207,3 @@ def test_the_figure_has_a_curve_with_a_band_and_accuracy_by_frequency(folder, tm
                 )
             ],
         )
-
-
-def printed(folder, monkeypatch, capsys):
-    """The lines of benchmarks/recurrence.py, as cells."""
-    monkeypatch.setattr(sys, "argv", ["recurrence.py", str(folder)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "recurrence.py"), run_name="__main__")
-    assert not ended.value.code
-    return [[cell.strip() for cell in line.split("|")[2:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
-
-
-def test_the_table_of_recurrence_leaves_nothing_out(tmp_path, monkeypatch, capsys):
-    """Seeds are paired, configurations told apart; what is never reached or diverged is said."""
-
-    def write(seed, hash, draw, mask, ends, momentum="0.0", **options):
-        config = {"stream.draw": draw, "learner.loss_mask": mask, "learner.momentum": momentum}
-        begins = 0.4 if draw == "iid" else 0.1
-        rows = recurring({25: (begins, begins), 150: (ends, ends)})
-        write_run(tmp_path, "naive", seed, rows=rows, hash=hash * 12, config=config, **options)
-
-    for seed in range(3):
-        write(seed, "a", "iid", "all", 1.0)
-        write(seed, "b", "iid", "all", 0.5, "0.9")
-        write(seed, "c", "classes", "all", (0.8, 0.6, 0.4)[seed])
-        write(seed, "d", "classes", "all", 0.3, "0.9")
-        write(seed, "e", "classes", "batch", 0.9, "0.9", state="diverged" if seed == 1 else "done", at=7)
-    for seed in (2, 1):
-        write(seed, "f", "classes", "batch", (0.0, 0.6, 0.5)[seed])
-    lines = {name: cells for name, *cells in printed(tmp_path, monkeypatch, capsys)}
-    names = [f"{mask}, learner.momentum {momentum}" for momentum in ("0.0", "0.9") for mask in ("all", "batch")]
-    diverged = f"{names[3]}, 1 of 3 diverged at step 7"
-    assert set(lines) == {*names[:3], diverged, "batch - all, learner.momentum 0.0"}
-    assert lines[names[0]] == [
-        "3", "10.0 ± 0.0", "60.0 ± 49.7", "60.0 ± 49.7", "25.0 ± 0.0", "60.0 ± 49.7", "60.0 ± 49.7", "35.0 ± 49.7",
-        "– (2 of 3)",
-    ]  # fmt: skip
-    assert lines[names[1]][0] == "2"
-    assert lines[names[2]][7:] == ["35.0 ± 0.0", "150.0 ± 0.0"], "the reference is the one of its momentum"
-    gains = lines["batch - all, learner.momentum 0.0"]
-    assert (gains[0], gains[2], gains[-1]) == ("2", "+5.0 ± 63.5", "– (1 of 2)")
-    assert lines[diverged] == ["3", *["–"] * 8]
