@@ -6,87 +6,119 @@
 Printed, as means over seeds with 95 % intervals by Student's t: online accuracy over the first and the last tenth of
 the tasks, its change, and that of the reference subtracted by seed with p of the exact sign-flip test; dormant units,
 effective rank of the features at the end; final accuracy over all exams; training compute as a multiple of the
-reference's.
+reference's. Where a seed has no number there is no mean, and it says how many have one; a configuration with a seed
+that diverged, failed or isn't finished has no number.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clbench.configurations import configurations, differences, label
 from clbench.metric import Row
-from clbench.result import Result
+from clbench.result import Result, trouble
 from clbench.results import find
 from clbench.statistics import mean_interval, sign_flip
 
 TENTH = 0.1
-LAST = ("plasticity/dormant", "plasticity/effective_rank", "cost/train_flops")
+LAST = {"dormant": ("plasticity/dormant", 100), "rank": ("plasticity/effective_rank", 1),
+        "compute": ("cost/train_flops", 1)}  # fmt: skip
+"""the rows whose last value counts, and the factor by which it is shown"""
+
+Measures = dict[str, float | None]
+"""of one run; None: it has no such number"""
 
 
-def interval(numbers: list[float], sign: str = "") -> str:
-    mean, half = mean_interval(numbers)
+def cell(numbers: Sequence[float | None], sign: str = "") -> str:
+    """Mean and interval; where one is missing how many there are."""
+    there = [number for number in numbers if number is not None]
+    if not numbers or len(there) < len(numbers):
+        return f"– ({len(there)} of {len(numbers)})" if numbers else "–"
+    mean, half = mean_interval(there)
     return f"{mean:{sign}.1f} ± {half:.1f}" if half is not None else f"{mean:{sign}.1f}"
 
 
-def measures(result: Result) -> dict[str, float]:
-    """Of one run; shares in percent."""
+def minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def measures(result: Result) -> Measures:
+    """Of one run; shares in percent. A row of online accuracy may be of one task, or of all since the row before."""
     rows = result.rows()
-    online = {row.step: row for row in rows if row.metric == "online/accuracy" and row.value is not None}
-    end = max(online)
-    first = mean([row for step, row in online.items() if step <= TENTH * end])
-    last = mean([row for step, row in online.items() if step > (1 - TENTH) * end])
-    found = {"first": first, "last": last, "change": last - first}
-    for metric in LAST:
-        found[metric] = next(row.value for row in reversed(rows) if row.metric == metric and not row.subject) or 0.0
+    online = [row for row in rows if row.metric == "online/accuracy"]
+    end = max((row.step for row in online), default=0)
+    first = mean([row for row in online if row.step <= TENTH * end])
+    last = mean([row for row in online if row.step > (1 - TENTH) * end])
+    found = {"first": first, "last": last, "change": minus(last, first)}
+    for name, (metric, factor) in LAST.items():
+        value = next((row.value for row in reversed(rows) if row.metric == metric and not row.subject), None)
+        found[name] = None if value is None else factor * value
     accuracy = result.summaries(["class/final_accuracy"])["class/final_accuracy"].number
-    return {**found, "final": float("nan") if accuracy is None else 100 * accuracy}
+    return {**found, "exams": None if accuracy is None else 100 * accuracy}
 
 
-def mean(rows: list[Row]) -> float:
-    return 100 * float(np.mean([row.value for row in rows]))
+def mean(rows: list[Row]) -> float | None:
+    values = [row.value for row in rows if row.value is not None]
+    return 100 * float(np.mean(values)) if values and len(values) == len(rows) else None
+
+
+def beside(found: dict[int, Measures], reference: dict[int, Measures]) -> tuple[str, str]:
+    """How much more the change is than the reference's, by seed, and p."""
+    more = [minus(found[seed]["change"], reference[seed]["change"]) for seed in found if seed in reference]
+    there = [number for number in more if number is not None]
+    return cell(more, "+"), f"{sign_flip(there):.3f}" if there and len(there) == len(more) else "–"
+
+
+def times(found: dict[int, Measures], reference: dict[int, Measures]) -> str:
+    """Training compute as a multiple of the reference's."""
+    ours, theirs = ([one["compute"] for one in runs.values()] for runs in (found, reference))
+    spent = [number for number in (*ours, *theirs) if number is not None]
+    if len(spent) < len(ours) + len(theirs) or not theirs:
+        return "–"
+    return f"{np.mean(spent[: len(ours)]) / np.mean(spent[len(ours) :]):.2f}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--against", default="naive", help="a strategy")
+    parser.add_argument("--against", default="naive", help="a strategy, or the beginning of a hash")
     given = parser.parse_args()
-    groups = configurations([result for result in find(given.folder) if result.state == "done"])
-    found = [{result.seed: measures(result) for result in group} for group in groups]
-    references = [values for group, values in zip(groups, found, strict=True) if group[0].strategy == given.against]
+    groups = configurations(find(given.folder))
+    found = [{} if trouble(group) else {result.seed: measures(result) for result in group} for group in groups]
+    references = [
+        values
+        for group, values in zip(groups, found, strict=True)
+        if group[0].strategy == given.against or group[0].hash.startswith(given.against)
+    ]
     if len(references) != 1:
         print(
             f"--against {given.against} chooses {len(references)} configurations; it must choose one.", file=sys.stderr
         )
         return 2
     (reference,) = references
-    cost = np.mean([values["cost/train_flops"] for values in reference.values()])
     print(
         "|  | n | first tenth | last tenth | change | beside the reference | p | dormant % | rank | exams | compute |"
     )
     print("| --- |" + " ---: |" * 10)
     for group, settings, values in zip(groups, differences(groups), found, strict=True):
-        of = {name: [one[name] for one in values.values()] for name in next(iter(values.values()))}
-        beside = ("", "")
-        if values is not reference:
-            more = [values[seed]["change"] - reference[seed]["change"] for seed in values.keys() & reference.keys()]
-            beside = (interval(more, "+"), f"{sign_flip(more):.3f}")
-        cells = (
-            str(len(group)),
-            interval(of["first"]),
-            interval(of["last"]),
-            interval(of["change"], "+"),
-            *beside,
-            interval([100 * value for value in of["plasticity/dormant"]]),
-            interval(of["plasticity/effective_rank"]),
-            interval(of["final"]),
-            f"{np.mean(of['cost/train_flops']) / cost:.2f}",
-        )
-        print(f"| {label(group[0], settings)} | {' | '.join(cells)} |")
+        name = ", ".join(filter(None, (label(group[0], settings), trouble(group))))
+        cells = ["–"] * 9
+        if values:
+            of = {column: [one[column] for one in values.values()] for column in next(iter(values.values()))}
+            cells = [
+                cell(of["first"]),
+                cell(of["last"]),
+                cell(of["change"], "+"),
+                *(("", "") if values is reference else beside(values, reference)),
+                *(cell(of[column]) for column in ("dormant", "rank", "exams")),
+                times(values, reference),
+            ]
+        print(f"| {name} | {len(group)} | {' | '.join(cells)} |")
     return 0
 
 

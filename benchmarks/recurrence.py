@@ -1,4 +1,4 @@
-"""How knowledge accumulates on recurring streams, with and without masking: one line for each stream and loss mask.
+"""How knowledge accumulates on recurring streams, with and without masking: one line for each configuration.
 
     python benchmarks/recurrence.py results/scole
 
@@ -6,7 +6,8 @@ Of runs of one stream under several loss masks, and of its i.i.d. reference (`st
 accuracy on all classes after t experiences and KA(t) = A(t) / R(t), R the reference's after as many samples
 (`clbench.accumulation`). Each is averaged over the looks of the 25 experiences up to t. Printed: A and KA at t = 25 and
 150 and at the end, the rise of KA between 25 and 150, the half-time, and what masking adds, all as means over seeds
-with 95 % intervals by Student's t.
+with 95 % intervals by Student's t. Where a seed has no number, as one that never comes to half, there is no mean, and
+it says how many have one; a configuration with a seed that diverged, failed or isn't finished has no number.
 """
 
 from __future__ import annotations
@@ -14,66 +15,125 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clbench.accumulation import curve, half_time
-from clbench.metric import valued
+from clbench.configurations import configurations, differences, label, seeds, shown_settings
+from clbench.metric import Undefined, valued
 from clbench.reference import pairs
-from clbench.result import Result
+from clbench.result import Result, trouble
 from clbench.results import find
 from clbench.statistics import mean_interval
 
 WINDOW, EARLY, LATE = 25, 25, 150
+COLUMNS = ("A 25", "A 150", "A end", "KA 25", "KA 150", "KA end", "rise", "half-time")
+MASK = "learner.loss_mask"
+
+Measures = dict[str, float | None]
+"""of one run, by column; None: it has no such number"""
 
 
-def interval(numbers: list[float], sign: str = "") -> str:
-    mean, half = mean_interval(numbers)
+def cell(numbers: Sequence[float | None], sign: str = "") -> str:
+    """Mean and interval; where one is missing how many there are."""
+    there = [number for number in numbers if number is not None]
+    if len(there) < len(numbers):
+        return f"– ({len(there)} of {len(numbers)})"
+    mean, half = mean_interval(there)
     return f"{mean:{sign}.1f} ± {half:.1f}" if half is not None else f"{mean:{sign}.1f}"
 
 
-def smoothed(steps: list[int], values: list[float], end: int) -> float:
-    """The mean over the looks of the last `WINDOW` experiences up to `end`, in percent."""
-    return 100 * float(np.mean([value for step, value in zip(steps, values, strict=True) if 0 <= end - step < WINDOW]))
+def line(names: Sequence[str], n: int, found: dict[int, Measures], sign: str = "") -> str:
+    """A line of the table: the stream and what the line is of, seeds, measures by seed."""
+    stream, *rest = filter(None, names)
+    cells = (cell([of[column] for of in found.values()], sign) if found else "–" for column in COLUMNS)
+    return f"| {stream} | {', '.join(rest)} | {n} | {' | '.join(cells)} |"
 
 
-def measures(runs: list[Result], reference: list[Result]) -> dict[str, list[float]]:
-    """Each measure, by seed."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for pair in pairs(runs, reference):
-        one = curve(*pair)
+def smoothed(steps: list[int], values: list[float], end: int) -> float | None:
+    """The mean over the looks of the last `WINDOW` experiences up to `end`, in percent; None: the stream is shorter."""
+    there = [value for step, value in zip(steps, values, strict=True) if 0 <= end - step < WINDOW]
+    return 100 * float(np.mean(there)) if there and end <= steps[-1] else None
+
+
+def minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def measures(runs: list[Result], reference: list[Result]) -> dict[int, Measures]:
+    """Of each run, by its seed.
+
+    Raises:
+        Undefined: a run and its reference have no curve; why.
+    """
+    shared = sorted(set(seeds(runs)) & set(seeds(reference)))
+    found: dict[int, Measures] = {}
+    for seed, pair in zip(shared, pairs(runs, reference), strict=True):
+        one, of = curve(*pair), found.setdefault(seed, {})
         for name, end in (("25", EARLY), ("150", LATE), ("end", one.steps[-1])):
-            found[f"A {name}"].append(smoothed(one.steps, one.accuracy, end))
-            found[f"KA {name}"].append(smoothed(one.steps, one.ka, end))
-        found["rise"].append(found["KA 150"][-1] - found["KA 25"][-1])
-        found["half-time"].append(valued(lambda one=one: half_time(one)).number or float("nan"))
+            of[f"A {name}"] = smoothed(one.steps, one.accuracy, end)
+            of[f"KA {name}"] = smoothed(one.steps, one.ka, end)
+        of["rise"] = minus(of["KA 150"], of["KA 25"])
+        of["half-time"] = valued(lambda one=one: half_time(one)).number
     return found
+
+
+def nearest(group: list[Result], references: list[list[Result]]) -> list[Result]:
+    """The reference that differs from a configuration in the fewest options."""
+    config = group[0].config.items()
+    return min(references, key=lambda reference: len(config ^ reference[0].config.items()))
+
+
+def names(groups: list[list[Result]]) -> list[tuple[str, str]]:
+    """Of each configuration the loss mask, and what else tells it from the others."""
+    several = len({group[0].strategy for group in groups}) > 1
+    found = []
+    for group, settings in zip(groups, differences(groups), strict=True):
+        rest = {path: value for path, value in settings.items() if path != MASK}
+        found.append((group[0].config[MASK], label(group[0], rest) if several else shown_settings(rest)))
+    return found
+
+
+def table(stream: str, runs: Iterable[Result]) -> list[str]:
+    """The lines of a stream; none where it has no reference."""
+    groups: dict[bool, list[list[Result]]] = {True: [], False: []}
+    for group in configurations(runs):
+        groups[group[0].config.get("stream.draw") == "iid"].append(group)
+    if not groups[True]:
+        return []
+    lines, found = [], {}
+    for group, (mask, rest) in zip(groups[False], names(groups[False]), strict=True):
+        reference = nearest(group, groups[True])
+        reason, of = trouble(group) or trouble(reference), {}
+        try:
+            of = {} if reason else measures(group, reference)
+        except Undefined as undefined:
+            reason = str(undefined)
+        found[mask, rest] = of
+        lines.append(line((stream, mask, rest, reason), len(of) or len(group), of))
+    for mask, rest in found:
+        one, other = found[mask, rest], found.get(("all", rest), {})
+        if mask == "batch" and (shared := [seed for seed in one if seed in other]):
+            gains = {seed: {name: minus(one[seed][name], other[seed][name]) for name in COLUMNS} for seed in shared}
+            lines.append(line((stream, "batch - all", rest), len(gains), gains, "+"))
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    streams: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    streams: dict[str, list[Result]] = defaultdict(list)
     for run in find(parser.parse_args().folder):
-        if run.state == "done":
-            iid = run.config["stream.draw"] == "iid"
-            streams[run.stream]["iid" if iid else run.config["learner.loss_mask"]].append(run)
-    columns = ("A 25", "A 150", "A end", "KA 25", "KA 150", "KA end", "rise", "half-time")
-    print("| stream | loss over | n |", " | ".join(columns), "|")
-    print("| --- | --- |", " | ".join(["---:"] * (len(columns) + 1)), "|")
-    for stream, groups in sorted(streams.items()):
-        if "iid" not in groups:
+        streams[run.stream].append(run)
+    print("| stream | loss over | n |", " | ".join(COLUMNS), "|")
+    print("| --- | --- |", " | ".join(["---:"] * (len(COLUMNS) + 1)), "|")
+    for stream, runs in sorted(streams.items()):
+        if lines := table(stream, runs):
+            print(*lines, sep="\n")
+        else:
             print(f"{stream} is left out: it has no i.i.d. reference (stream.draw=iid).", file=sys.stderr)
-            continue
-        found = {mask: measures(runs, groups["iid"]) for mask, runs in groups.items() if mask != "iid"}
-        for mask, values in found.items():
-            cells = (interval(values[name]) for name in columns)
-            print(f"| {stream} | {mask} | {len(values['rise'])} |", " | ".join(cells), "|")
-        if {"all", "batch"} <= found.keys():
-            gains = {name: np.subtract(found["batch"][name], found["all"][name]).tolist() for name in columns}
-            cells = (interval(gains[name], "+") for name in columns)
-            print(f"| {stream} | batch - all | {len(gains['rise'])} |", " | ".join(cells), "|")
     return 0
 
 

@@ -4,6 +4,7 @@ An archive is `runs.zip`, the folders of runs as they are but for what no table 
 rows that no summary reads; and where on its machine a file lay that `tuned=` or `config=` named. `clbench
 leaderboard`, `report`, `compare` and `reproduce` read it like any other folder.
 README.md and table.csv beside it are made of it and of nothing else, so a number that was changed by hand is found.
+Which metrics they show stands in columns.txt, an id a line, the first ranked by; without it a leaderboard's.
 """
 
 from __future__ import annotations
@@ -18,25 +19,34 @@ from pathlib import Path
 
 from clbench.configurations import configurations, provenance
 from clbench.errors import Mistake
-from clbench.leaderboard import leaderboard, render
+from clbench.leaderboard import DEFAULT, leaderboard, render
 from clbench.metric import Row
-from clbench.result import ARCHIVE, Result, find, summarise
+from clbench.result import ARCHIVE, Result, find, summaries, summarise
 
 FILES = ("meta.json", "status.json", "config.yaml", "timings.csv", "rows.csv")
 """what is kept of a run"""
 ALWAYS = ("exam/", "stream/", "cost/samples")
 """rows that are kept though no summary of one run reads them: measures against a reference do"""
+COLUMNS = "columns.txt"
+"""the file beside an archive that names the metrics of its tables"""
 
 FOLDER = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/]+\.yaml\b)")
 """where such a file lay, by its whole path: that is of a machine, not of the run"""
 
 
-def archive(results: Sequence[Result], target: Path) -> Path:
+def archive(results: Sequence[Result], target: Path, columns: Sequence[str] = ()) -> Path:
     """Write an archive of runs into a folder, in place of one that is there, with its tables.
 
+    Args:
+        results: finished runs.
+        target: the folder.
+        columns: ids of summaries, the first ranked by; without any those that the folder's tables have had stay.
+
     Raises:
-        Mistake: there is no run, one is not finished, the folder holds runs, or nothing can be written there.
+        Mistake: there is no run, one is not finished, the folder holds runs, there is no such summary, or nothing can
+            be written there.
     """
+    summaries(columns)
     if runs := next(target.rglob("meta.json"), None):
         raise Mistake(f"{target} holds runs ({runs.parent}); name the archive last: results/reference/NAME.")
     unfinished = [str(result.folder) for result in results if result.state == "running"]
@@ -58,6 +68,8 @@ def archive(results: Sequence[Result], target: Path) -> Path:
                 entry = zipfile.ZipInfo(name)
                 entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
                 file.writestr(entry, contents[name])
+        if columns:
+            (target / COLUMNS).write_text("".join(f"{id}\n" for id in columns), encoding="utf-8")
     except OSError as error:
         raise Mistake(f"{target} can't be written to: {error.strerror}.") from None
     write_tables(target)
@@ -95,9 +107,14 @@ def archives(root: Path) -> list[Path]:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """What stands beside an archive, file name to text."""
-    results = find(folder)
-    boards = leaderboard(results)
+    """What is made of an archive to stand beside it, file name to text.
+
+    Raises:
+        Mistake: columns.txt names a summary that is not there.
+    """
+    results, file = find(folder), folder / COLUMNS
+    first, *others = (file.read_text(encoding="utf-8").split() if file.exists() else []) or DEFAULT
+    boards = leaderboard(results, others, first)
     facts = (
         f"- {key}: {texts[0]}" if len(texts) == 1 else f"- {key}:\n" + "\n".join(f"  - {text}" for text in texts)
         for key, texts in provenance(results).items()

@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--cost",
         type=Path,
-        help="also draw final accuracy, or the first --metric, against training compute, into this file",
+        help="also draw the first --metric, or what is ranked by, against training compute, into this file",
     )
     board.add_argument("--format", choices=["terminal", "md", "csv", "latex"], default="terminal")
 
@@ -204,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     keep.add_argument("folders", nargs="+", type=Path, help="of results")
     keep.add_argument("target", type=Path, help="results/reference/NAME; an archive that is there is replaced")
+    keep.add_argument("--metric", action="append", help="a column of its tables, kept with it; repeat for more")
+    keep.add_argument("--rank-by", metavar="METRIC", help="likewise the first column, by which they rank")
 
     tables = command("tables", _tables, "make the tables of all archives anew")
     tables.add_argument("folder", nargs="?", type=Path, default=Path("results/reference"))
@@ -290,7 +292,7 @@ def _tune(given: argparse.Namespace) -> int:
     file = given.to or tuning.usual_place(search, results)
     if file.is_dir():
         raise Mistake(f"--to {file} is a folder; name the file of the choice: {file / 'tuned.yaml'}.")
-    points = None if given.judge is None else tuning.judging(search, given.judge, str(file))
+    commands = None if given.judge is None else tuning.judging(search, given.judge, str(file))
     if given.protocol == "transfer" and not given.judge:
         raise Mistake("--protocol transfer needs another stream to judge on: --judge stream=NAME.")
     from clbench import config, show, sweep
@@ -310,13 +312,12 @@ def _tune(given: argparse.Namespace) -> int:
         return status
     tuning.save(outcome, file)
     print(f"The choice is in {file}:\n\n{tuning.preset(outcome)}")
-    if points is None:
+    if commands is None:
         print(f"To judge it on exams: {tuning.command(search, file)}")
         return 0
-    plans = [config.resolve(point) for point in points]
-    if both := sorted({plan.seed for plan in plans} & set(search.seeds)):
+    work = [task for words in commands for task in sweep.tasks(config.plans(words)[0], results, words)]
+    if both := sorted({task.plan.seed for task in work} & set(search.seeds)):
         print(f"Seeds that were tuned with are judged with, too: {ranges(both)}.")
-    work = sweep.tasks(plans, results, given.judge)
     return _teach(work, chosen, show.display(work))
 
 
@@ -441,7 +442,7 @@ def _leaderboard(given: argparse.Namespace) -> int:
     if given.figure:
         _draw("figure", given.figure, figures.curves(found))
     if given.cost:
-        _draw("cost", given.cost, figures.cost(found, *(given.metric or [])[:1]))
+        _draw("cost", given.cost, figures.cost(found, (given.metric or [given.rank_by])[0]))
     return 0
 
 
@@ -540,7 +541,10 @@ def _archive(given: argparse.Namespace) -> int:
     from clbench import archive, results
 
     found = [result for folder in given.folders for result in results.find(folder)]
-    file = archive.archive(found, given.target)
+    columns: dict[str, None] = {}
+    if given.metric or given.rank_by:
+        columns = dict.fromkeys((given.rank_by or "class/final_accuracy", *(given.metric or results.DEFAULT)))
+    file = archive.archive(found, given.target, list(columns))
     kept, size = len(results.find(file.parent)), file.stat().st_size / 1e3
     print(f"{file}: {kept} runs, {size:.0f} kB; README.md and table.csv beside it")
     return 0

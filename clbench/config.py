@@ -83,6 +83,8 @@ class Plan:
     """path to value, choices by name"""
     sources: dict[str, str]
     """path to where the value comes from"""
+    presets: dict[str, dict[str, bool]]
+    """each source of hyper-parameters to the paths that it sets, and whether they have its value"""
 
     @property
     def label(self) -> str:
@@ -141,10 +143,11 @@ class Plan:
         return {key: _plain(value) for key, value in {**stream, **model, **learner, **budget}.items()}
 
     def preset(self) -> str:
-        """Where the strategy's hyper-parameters come from."""
-        told = {source for source in self.sources.values() if source.startswith(("preset: ", "config "))}
-        found = {source.removeprefix("preset: ") for source in told}
-        return "; ".join(sorted(found)) or "untuned"
+        """Where the strategy's hyper-parameters come from, and which of them the command set to another value."""
+        told = {source: paths for source, paths in self.presets.items() if any(paths.values())}
+        by_hand = sorted({path for paths in told.values() for path, stands in paths.items() if not stands})
+        found = sorted(source.removeprefix("preset: ") for source in told)
+        return "; ".join(found + [f"by hand: {', '.join(by_hand)}"] * bool(by_hand)) or "untuned"
 
 
 def _plain(value: Any) -> Any:
@@ -309,6 +312,23 @@ class _Resolver:
                 return found
             path, default = f"{path}.base", default_of(thing, base)
 
+    def presets(self) -> dict[str, dict[str, bool]]:
+        """Each source of hyper-parameters to the paths that no higher one sets, and whether the command leaves them as
+        they are.
+        """
+        *lower, (_, command) = self.layers
+        highest = {
+            path: (source, value)
+            for number, (source, values) in enumerate(lower)
+            for path, value in values.items()
+            if not self._dropped(path, number)
+        }
+        found: dict[str, dict[str, bool]] = {}
+        for path, (source, value) in highest.items():
+            if source.startswith(("preset: ", "config ")) and path.startswith(("strategy.", "learner.")):
+                found.setdefault(source, {})[path] = command.get(path, value) == value
+        return found
+
     def plan(self) -> Plan:
         from clbench.beginning import Beginning
         from clbench.budget import Budget
@@ -334,7 +354,7 @@ class _Resolver:
             stream = Beginning(stream, typed_value("first", first, Count))
             self.note("first", first, source)
         self._check_paths()
-        return Plan(stream, strategy, model, learner, budget, probes, seed, self.values, self.sources)
+        return Plan(stream, strategy, model, learner, budget, probes, seed, self.values, self.sources, self.presets())
 
     def _probe(self, name: str) -> Any:
         from clbench.metric import Summary

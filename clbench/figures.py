@@ -50,12 +50,14 @@ PLASTIC = {
 
 
 def taught_accuracy(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Experiences learned, and the mean class-incremental accuracy over the exams taught so far (NaN: undefined)."""
+    """Experiences learned at each look, and the mean class-incremental accuracy then over the exams taught so far (NaN:
+    undefined).
+    """
     import numpy as np
 
     rows = result.rows()
     since = {row.subject: row.value for row in rows if row.metric == "exam/since" and row.value is not None}
-    steps = np.arange(1, 1 + max((row.step for row in rows), default=0))
+    steps = np.array(sorted({row.step for row in rows if row.metric == "class/accuracy" and row.step}), dtype=int)
     means = []
     for step in steps:
         taught = [
@@ -93,7 +95,7 @@ def _name(group: list[Result], settings: dict[str, str]) -> str:
 
 
 def curves(results: Sequence[Result]) -> Figure:
-    """Accuracy over the exams taught so far, after each experience: mean over seeds, band: 95 % interval.
+    """Accuracy over the exams taught so far, at each look: mean over seeds, band: 95 % interval.
 
     A method that learns only at the last experience is a dashed line at what it reaches.
 
@@ -163,7 +165,6 @@ def cost(results: Sequence[Result], metric: str = "class/final_accuracy") -> Fig
 
     groups, summary = _comparable(results), summaries([metric])[metric]
     title, factor = summary.title or metric, 100 if summary.unit == "%" else 1
-    first = 1 if summary.better == "lower" else -1
     points = []
     for group, settings in zip(groups, differences(groups), strict=True):
         found = [result.summaries((metric, "cost/train_flops")) for result in group]
@@ -171,21 +172,25 @@ def cost(results: Sequence[Result], metric: str = "class/final_accuracy") -> Fig
         there = [(number, flops) for number, flops in pairs if number is not None and flops is not None]
         name = _name(group, settings)
         if len(there) < len(pairs):
-            points.append((np.inf, f"{name} (undefined)", np.nan, 0.0))
+            points.append((np.nan, f"{name} (undefined)", np.nan, 0.0))
         else:
             numbers, spent = zip(*there, strict=True)
             mean, half = mean_interval([factor * number for number in numbers])
-            points.append((first * mean, name, float(np.mean(spent)), half or 0.0))
+            points.append((mean, name, float(np.mean(spent)), half or 0.0))
     costs = [flops for *_, flops, _ in points if np.isfinite(flops)]
     if not costs:
         raise Mistake(f"There is nothing to draw: no configuration has both {title} and training compute.")
     unit, size = ("TFLOP", 1e12) if min(costs) >= 1e12 else ("GFLOP", 1e9)
 
+    def place(point: tuple[float, str, float, float]) -> tuple[bool, float, str]:
+        mean, name, *_ = point
+        return bool(np.isnan(mean)), mean if summary.better == "lower" else -mean, name
+
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
-    for number, (place, name, flops, half) in enumerate(sorted(points)):
+    for number, (mean, name, flops, half) in enumerate(sorted(points, key=place)):
         axes.errorbar(
-            flops / size, first * place, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
+            flops / size, mean, half, color=COLOURS[number % len(COLOURS)], capsize=3, linewidth=1, label=name,
             marker=_mark(number), linestyle="none",
         )  # fmt: skip
     axes.set(xscale="log", xlim=(min(costs) / size / 1.3, max(costs) / size * 1.3))

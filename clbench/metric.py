@@ -92,8 +92,9 @@ class Probe:
     """Looks at a live run and returns rows. Subclasses say at what."""
 
     when: ClassVar[tuple[str | int, ...]] = ("experience",)
-    """`experience`: before the first and after each; `epoch`: after each pass over an experience; a number: so many
-    times an experience, evenly over its steps, the last time after the last one"""
+    """`experience`: before the first and after each that the stream is looked at after (`Stream.looks`); `every`:
+    before the first and after each, for what costs nothing; `epoch`: after each pass over an experience; a number: so
+    many times an experience, evenly over its steps, the last time after the last one"""
     version: ClassVar[int] = 1
     """raised when a row of the same name means something else than before"""
     repeats: ClassVar[bool] = True

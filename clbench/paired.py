@@ -120,10 +120,10 @@ def render_paired(found: Paired, format: str = "terminal", console: Console | No
         name = line.name + (mark(marks, f"options: {line.preset or 'source not said'}") if apart else "")
         own = texts[index] + (mark(marks, line.cell.note) if line.cell.note else "")
         compute = NOTHING if line.compute is None else f"{line.compute:.2f}"
-        gain = texts[k + index] + (mark(marks, d.note) if d.note else "")
+        note = f"over the seeds that both have, {d.n}" if d.mean is not None and d.n < line.cell.n else d.note
+        gain = texts[k + index] + (mark(marks, note) if note else "")
         tests = [gain, shown_p(d.p), shown_effect(d.effect), texts[2 * k + index]]
-        alone = line.difference is None
-        table.append([name, str(line.cell.n if alone else d.n), own, compute, *([""] * 4 if alone else tests)])
+        table.append([name, str(line.cell.n), own, compute, *(tests if line.difference else [""] * 4)])
     columns = ["", "n", heading(found.metric, unit), "compute", "difference", "p", "d_z", "80 % power"]
     notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)] + found.notes
     notes.append("n: seeds; ± 95 % intervals by Student's t; compute: of training, as a multiple of the reference's.")

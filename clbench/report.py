@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,7 @@ from clbench.configurations import (
 )
 from clbench.errors import Mistake
 from clbench.leaderboard import DEFAULT, Board, Standing, leaderboard, table
+from clbench.metric import Summary
 from clbench.result import Result
 from clbench.tables import heading, quantities
 
@@ -151,8 +153,8 @@ def _part(number: int, board: Board, boards: Sequence[Board], results: Sequence[
         for head, id, cells in zip(text.heads[1:], ["", *shown], columns, strict=True)
     ]
     lines, units = _lines(number, board, text.rows, shown, ordered, place)
-    many, missing = _of_many(f"b{number}", stream, ordered)
-    pictures = {"Accuracy against cost, and over the stream": many, **_of_one(stream, lines, ordered)}
+    many, missing = _of_many(f"b{number}", stream, ordered, next(iter(board.metrics.values())))
+    pictures = {"Against cost, and over the stream": many, **_of_one(stream, lines, ordered)}
     pictures = {section: found for section, found in pictures.items() if found}
     whole = {field: plain(value) for field, value in board.protocol.items()}
     title = stream if before == 1 else f"{stream} {before}"
@@ -232,14 +234,15 @@ def _again(group: list[Result], place: str) -> list[str]:
     ]
 
 
-def _of_many(key: str, stream: str, groups: Sequence[list[Result]]) -> tuple[list[Picture], list[str]]:
-    """The figures that compare the rows of a board; and which can't be drawn, with the reason."""
+def _of_many(key: str, stream: str, groups: Sequence[list[Result]], ranked: Summary) -> tuple[list[Picture], list[str]]:
+    """The figures that compare the rows of a board, ranked by a summary; and which can't be drawn, with the reason."""
+    title = f"{ranked.title or ranked.id} against training compute"
     best = [result for group in groups[:DRAWN] for result in group]
     some = f", the best {DRAWN} rows" if len(groups) > DRAWN else ""
     found, missing = [], []
     for name, caption, draw in (
-        ("cost", "Final accuracy against training compute", figures.cost),
-        ("curves", "Accuracy on what was taught, after each experience", figures.curves),
+        ("cost", title[0].upper() + title[1:], partial(figures.cost, metric=ranked.id)),
+        ("curves", "Accuracy on what was taught, at each look", figures.curves),
     ):
         try:
             drawn = figures.svg(draw(best), f"{key}-{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -114,7 +114,7 @@ class Run:
     def _after_epoch(self, call: int, epoch: int) -> None:
         self._tick()
         index = self.progress.experience - 1
-        self._look("epoch", index)
+        self._look({"epoch"}, index)
         if self._due() and resumable(self.strategy):
             start, now = self._start, self._pack(f"epoch{index}")
             assert start is not None
@@ -124,14 +124,14 @@ class Run:
 
     def _look_inside(self, count: int) -> None:
         self._tick()
-        self._look(count, self.progress.experience - 1)
+        self._look({count}, self.progress.experience - 1)
         self._clock = time.monotonic()
 
     def _measure(self, step: int) -> None:
         if step:
             self._tick()
-        if step in (0, len(self.stream)) or self.stream.looks(step):
-            self._look("experience", step)
+        looked = step in (0, len(self.stream)) or self.stream.looks(step)
+        self._look({"experience", "every"} if looked else {"every"}, step)
         self.told(self.progress)
 
     def _tick(self) -> None:
@@ -139,17 +139,16 @@ class Run:
         self.learner.seconds += now - self._clock
         self._clock = now
 
-    def _look(self, when: str | int, step: int) -> None:
+    def _look(self, now: Set[str | int], step: int) -> None:
         learner = self.learner
         seen, taught = frozenset(self._taught), dict(self._taught)
-        look = Look(
-            step, learner.step, learner, self.strategy, self._syllabus, self._exams, seen, when=when, taught=taught
-        )
+        look = Look(step, learner.step, learner, self.strategy, self._syllabus, self._exams, seen, taught=taught)
         found: list[Row] = []
         for probe in self.probes:
-            if when not in probe.when:
+            due = next((entry for entry in probe.when if entry in now), None)
+            if due is None:
                 continue
-            started, look.exam_seconds = time.monotonic(), self._exam_seconds
+            look.when, look.exam_seconds, started = due, self._exam_seconds, time.monotonic()
             rows = list(probe(look))
             self.recorder.write(rows, "rows.csv" if probe.repeats else "timings.csv")
             found += rows

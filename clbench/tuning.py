@@ -251,8 +251,9 @@ def command(search: Search, file: Path) -> str:
     return shlex.join(["clbench", "run", f"tuned={to_text(str(file))}", f"seed=range({len(JUDGING)})"])
 
 
-def judging(search: Search, words: Sequence[str], file: str) -> list[dict[str, Any]]:
-    """The points at which the choice is judged, on exams: the tuned runs with the words laid over them.
+def judging(search: Search, words: Sequence[str], file: str) -> list[list[str]]:
+    """The words of the commands that judge the choice on exams, one for each stream: the file of the choice with
+    these words laid over it, and what goes over to another stream.
 
     Raises:
         Mistake: they change what was tuned, or are judged on another stream, or not on another, as the protocol has it,
@@ -264,24 +265,25 @@ def judging(search: Search, words: Sequence[str], file: str) -> list[dict[str, A
             raise Mistake(
                 f"{path} has no place behind --judge: there stand the stream with its options, and the seeds."
             )
-    if "seed" not in points[0]:
-        points = [{**point, "seed": seed} for point in points for seed in JUDGING]
     check_names(points)
-    tuned = search.plans[0].values["stream"]
-    for point in points:
-        other = point.get("stream", tuned)
-        if search.protocol == "transfer":
-            there = {f"stream.{option.name}" for option in fields(catalogue.resolve("stream", other))} - {"stream.data"}
-            point |= {path: v for path, v in search.fixed.items() if path in there and path not in point}
-        elif other != tuned:
-            raise Mistake(f"What was tuned on {tuned} is judged on {other} under --protocol transfer only.")
-    moved = search.protocol == "transfer"
+    tuned, moved = search.plans[0].values["stream"], search.protocol == "transfer"
     kept = {p: value for p, value in search.fixed.items() if not (moved and p.partition(".")[0] == "stream")}
-    for point in points:
-        plan = resolve({**kept, **search.candidates[0], **point})
-        if moved:
-            _same_scenario(search.plans[0], plan)
-    return [{"tuned": file, **point} for point in points]
+    commands = []
+    for stream in _distinct(point.get("stream", tuned) for point in points):
+        if stream != tuned and not moved:
+            raise Mistake(f"What was tuned on {tuned} is judged on {stream} under --protocol transfer only.")
+        there = {f"stream.{option.name}" for option in fields(catalogue.resolve("stream", stream))} - {"stream.data"}
+        over = {path: v for path, v in search.fixed.items() if moved and path in there and path not in points[0]}
+        for point in points:
+            if point.get("stream", tuned) == stream:
+                plan = resolve({**kept, **search.candidates[0], **over, **point})
+                if moved:
+                    _same_scenario(search.plans[0], plan)
+        given = [f"stream={stream}" if word.startswith("stream=") else word for word in words]
+        seeds = [] if "seed" in points[0] else [f"seed=range({len(JUDGING)})"]
+        carried = [f"{path}={to_text(value)}" for path, value in over.items()]
+        commands.append([f"tuned={to_text(file)}", *given, *carried, *seeds])
+    return commands
 
 
 def _same_scenario(tuned: Plan, judged: Plan) -> None:

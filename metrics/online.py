@@ -27,15 +27,16 @@ class Online(Probe):
     """Share of the samples of an experience that the network answers before its first step on them, in the first pass
     over the experience; the best of the labels that the stream has shown so far, this batch included.
 
-    Only samples of the experience count; what memory adds to them, or cumulative training, does not. Where a stream is
-    not looked at after each experience, a row is of all experiences since the last one.
+    Only samples of the experience count; what memory adds to them, or cumulative training, does not. Each experience
+    has a row, whether the stream is looked at after it or not; in version 1 a row was of all since the last look.
     """
 
-    when: ClassVar[tuple[str | int, ...]] = ("experience", "epoch")
+    when: ClassVar[tuple[str | int, ...]] = ("every", "epoch")
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         self.right: list[Tensor] = []
-        """one count of right answers, on the device; empty: nothing was answered since the last row"""
+        """one count of right answers, on the device; empty: nothing was answered in this experience"""
         self.asked: list[Tensor] = []
         """likewise of answers"""
         self.shown: list[Tensor] = []

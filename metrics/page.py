@@ -228,7 +228,11 @@ def probes() -> str:
     return "\n".join(lines)
 
 
-WHEN: dict[str | int, str] = {"experience": "after each experience", "epoch": "after each pass"}
+WHEN: dict[str | int, str] = {
+    "experience": "after each experience",
+    "every": "after each experience, looked at or not",
+    "epoch": "after each pass",
+}
 BLOCKS: dict[str, Callable[[], str]] = {
     "R": lambda: "\n".join(grid("R", R)),
     "Rup": lambda: "\n".join(grid("Rup", RUP)),

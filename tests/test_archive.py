@@ -152,6 +152,27 @@ def test_the_commands(runs, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("There is no archive in results/toy")
 
 
+def test_columns_are_kept_with_the_archive(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs.parent)
+    kept = Path("results/reference/two")
+    assert main(["archive", "results", str(kept), "--metric", "class/bwt", "--metric", "class/fwt"]) == 0
+    assert (kept / "columns.txt").read_text().split() == ["class/final_accuracy", "class/bwt", "class/fwt"]
+    made = (kept / "README.md").read_text()
+    assert "|   | n | final accuracy (class) ↑ % | backward transfer (class) ↑ % |\n" in made
+    assert "Left out, as no row has a value: forward transfer" in made
+    assert main(["archive", str(kept), str(kept)]) == 0
+    assert (kept / "README.md").read_text() == made, "they stay until others are named"
+    ranked = ["class/forgetting", *results.DEFAULT[:1], *results.DEFAULT[2:]]
+    assert main(["archive", str(kept), str(kept), "--rank-by", "class/forgetting"]) == 0
+    assert (kept / "columns.txt").read_text().split() == ranked
+    assert [line.split(",")[7] for line in (kept / "table.csv").read_text().splitlines()[1:6]] == ranked
+    assert main(["archive", str(kept), str(kept), "--metric", "class/none"]) == 2
+    (kept / "columns.txt").write_text("class/worst_exam\n")
+    assert main(["tables", "--check"]) == 1
+    assert main(["tables"]) == 0
+    assert "|   | n | worst exam (class) ↑ % |\n" in (kept / "README.md").read_text()
+
+
 @pytest.mark.parametrize("folder", archive.archives(REFERENCE), ids=lambda folder: folder.name)
 def test_the_tables_of_the_project_say_what_its_runs_say(folder):
     assert archive.stale(folder) == [], "clbench tables makes them anew"

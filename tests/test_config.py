@@ -252,8 +252,21 @@ def test_default_below_recipe_below_preset_below_command():
     ]  # fmt: skip
     told = plan("stream=lab", "strategy=around", "learner.lr=0.9", "strategy.depth=8", "learner.epochs=7")
     assert [told.values[n] for n in names] == [0.0, 7, 0.9, 32, 30, 8]
-    assert (found.preset(), told.preset()) == ("outer", "outer")
+    assert (found.preset(), told.preset()) == ("outer", "outer; by hand: learner.lr, strategy.depth")
     assert plan("stream=lab").preset() == "untuned"
+
+
+def test_a_source_is_named_for_what_still_comes_from_it(tmp_path):
+    lab = ("stream=lab", "strategy=around", "strategy.depth=8")
+    assert plan(*lab, "learner.lr=0.4").preset() == "outer; by hand: strategy.depth"
+    assert plan(*lab, "learner.lr=0.9", "learner.gamma=0.9").preset() == "untuned"
+    assert plan("stream=lab", "strategy=around", "strategy.base=inner", "learner.epochs=1").preset() == (
+        "outer; small; by hand: learner.epochs"
+    ), "the rate of the inner preset, which the outer one replaces, is not the command's"
+    file = tmp_path / "config.yaml"
+    file.write_text(plan("stream=lab", "strategy=around").text(), encoding="utf-8")
+    assert plan(f"config={file}", "seed=4", "strategy.depth=4").preset() == f"config {file}"
+    assert plan(f"config={file}", "strategy.depth=3").preset() == f"config {file}; by hand: strategy.depth"
 
 
 def test_a_preset_is_for_its_stream_recipe_model_and_options():

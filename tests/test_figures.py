@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake import HASH, matrix_rows, write_run
+from fake import FORGETS, HASH, matrix_rows, write_run
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 
@@ -227,6 +227,20 @@ def test_many_curves_have_looks_of_their_own_and_names_beside(tmp_path):
     assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
     few = curves([result for result in results.find(tmp_path) if result.hash[0] in "012"]).axes[0]
     assert few.get_legend().get_window_extent().x0 < few.get_window_extent().x1
+
+
+def test_a_curve_goes_from_look_to_look(tmp_path):
+    """A stream that isn't looked at after each experience has no gaps in its line and band."""
+    looked = [row for row in matrix_rows(FORGETS) if row.step in (0, 2, 4)]
+    steps = [Row(step, step, "cost/train_flops", "", step) for step in range(1, 5)]
+    for seed in range(2):
+        write_run(tmp_path, "er", seed, rows=[*looked, *steps])
+    (axes,) = curves(results.find(tmp_path)).axes
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [2, 4]
+    assert line.get_ydata() == pytest.approx([100 * np.mean(FORGETS[1]), 100 * np.mean(FORGETS[3])])
+    (band,) = axes.collections
+    assert np.unique(np.concatenate([path.vertices for path in band.get_paths()])[:, 0]).tolist() == [2, 4]
 
 
 def test_what_no_figure_of_cost_can_show(tmp_path):

@@ -1,10 +1,17 @@
+import shlex
+
 import pytest
 import torch
 from small import Net, images, lesson, opened, syllabus
 
 from clbench.batch import Batch
-from clbench.metric import Look
+from clbench.config import plans
+from clbench.metric import Look, Row
 from clbench.metrics.online import NOTHING, Online
+from clbench.metrics.summary import online
+from clbench.recorder import Recorder
+from clbench.result import read_rows
+from clbench.run import Run
 from clbench.strategies.baselines import Joint
 from clbench.strategies.icarl import ICaRL
 from clbench.strategies.lwf import LwF
@@ -21,7 +28,7 @@ class Watched:
         self.learner.watchers = [self.note, self.probe.watch]
         self.learner.after_epoch = lambda call, epoch: self.look("epoch", self.step)
         self.step, self.steps = 0, []
-        self.look("experience", 0)
+        self.look("every", 0)
         self.strategy.start(self.learner, syllabus(sizes=[8, 8]))
 
     def note(self, batch, logits):
@@ -46,7 +53,7 @@ class Watched:
         self.steps = []
         self.learn(lesson(images(labels), self.step))
         self.step += 1
-        (row,) = self.look("experience", self.step)
+        (row,) = self.look("every", self.step)
         return row
 
 
@@ -114,14 +121,38 @@ def test_passes_that_a_budget_adds_do_not_count():
 def test_where_there_is_no_number():
     run = Watched()
     run.step = 1
-    assert run.look("experience", 1)[0].note == NOTHING
+    assert run.look("every", 1)[0].note == NOTHING
     joint = Watched(Joint())
-    assert joint.look("experience", 1)[0].note == "Joint learns only at the last experience"
+    assert joint.look("every", 1)[0].note == "Joint learns only at the last experience"
 
 
-def test_experiences_that_are_not_looked_at_are_in_the_next_row():
-    run = Watched()
-    for index in range(2):
-        run.learn(lesson(images([0, 1] * 4), index))
-    (row,) = run.look("experience", 2)
-    assert (row.n, row.value) == (16, pytest.approx(sum(right(run.steps, set())) / 16))
+def scole(folder, told=lambda progress: None):
+    """Five experiences of SCoLe on digits, looked at after every other one; saved at each chance."""
+    words = "stream=scole_mnist stream.data=digits stream.experiences=5 stream.look_every=2 stream.samples=40"
+    learner = "learner.batch=8 learner.threads=1 model=mlp model.hidden=8 'probes=[exams,online]'"
+    [plan] = plans(shlex.split(f"{words} {learner}"))[0]
+    with Recorder(folder) as recorder:
+        Run(plan.stream, plan.strategy, plan.model, plan.learner, 0, plan.probes, recorder, 0.0, told=told)()
+    return read_rows(folder / "rows.csv")
+
+
+def test_each_experience_has_a_row_whatever_is_looked_at(tmp_path):
+    """And the mean over samples is what it was when a row was of all experiences since the last look."""
+    rows = scole(tmp_path)
+    found = [row for row in rows if row.metric == "online/accuracy"]
+    assert [(row.step, row.n) for row in found] == [(step, 40) for step in range(1, 6)]
+    assert sorted({row.step for row in rows if row.metric == "class/accuracy"}) == [0, 2, 4, 5]
+    together = [Row(step, 0, "online/accuracy", "", sum(r.value for r in of) / len(of), 40 * len(of))
+                for step, of in ((2, found[:2]), (4, found[2:4]), (5, found[4:]))]  # fmt: skip
+    assert online(found).number == pytest.approx(online(together).number)
+
+
+@pytest.mark.parametrize("experience", [3, 4])
+def test_stopped_and_run_again_it_has_the_same_rows(tmp_path, experience):
+    def stop(progress):
+        if progress.experience == experience:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scole(tmp_path / "stopped", stop)
+    assert scole(tmp_path / "stopped") == scole(tmp_path / "whole")

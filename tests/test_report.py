@@ -120,6 +120,13 @@ def test_every_figure_is_there_once(page):
     assert page.count("<svg") == len(files)
 
 
+def test_cost_is_drawn_against_what_is_ranked_by(folder, page):
+    assert "Final accuracy (class) against training compute" in page
+    by_forgetting = report(results.find(folder), rank_by="class/forgetting")
+    assert "Forgetting (class) against training compute" in by_forgetting
+    assert [text.count(">forgetting (class), %<") for text in (page, by_forgetting)] == [0, 2]
+
+
 def test_each_row_says_how_to_run_it_again(folder, page):
     assert f"git checkout {'4f' * 20}\nclbench reproduce {'a1' * 6}\n" in page
     assert "clbench run config=config.yaml &#39;seed=range(2)&#39;" in page or "config.yaml 'seed=range(2)'" in page

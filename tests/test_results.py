@@ -546,6 +546,16 @@ def test_against_says_what_stands_alone(three):
         results.paired(results.find(three), results.select(three, "joint"), FINAL)
 
 
+def test_n_is_the_rows_own_and_fewer_shared_seeds_are_said(tmp_path):
+    write_seeds(tmp_path, "naive", [0.5, 0.6])
+    write_seeds(tmp_path, "er", [0.7, 0.7, 0.9])
+    write_seeds(tmp_path, "lwf", [0.4, 0.5])
+    text = results.render_paired(results.paired(results.find(tmp_path), results.select(tmp_path, "naive"), FINAL), "md")
+    assert re.search(r"\| er \| 3 \| 76\.7 ± \S+ \| – \| 15\.0 ± \S+¹ \|", text)
+    assert "¹ over the seeds that both have, 2" in text
+    assert re.search(r"\| lwf \| 2 \| 45\.0 ± \S+ \| – \| -10\.0 ± \S+ \|", text)
+
+
 # Ranks.
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -279,6 +280,7 @@ def test_the_command_runs_chooses_writes_and_judges(tune):
     assert {r.config["learner.lr"] for r in judged} == {"0.1"}
     assert {r.preset for r in judged} == {file.read_text().splitlines()[0].removeprefix("source: ").strip("'")}
     assert "Options: tuned here on validation (protocol whole on toy" in out
+    does_the_same(judged)
     again = tune(f"{SWEEP} --judge seed=0,1")[1]
     assert again.count("done before") == 8
 
@@ -300,6 +302,25 @@ def test_transfer_judges_on_the_other_data(tune, home):
     ]
     assert "protocol transfer on toy" in judged[0].preset
     assert "strategy.every: 1" in Path("here.yaml").read_text(), "every option of the strategy goes with it"
+    does_the_same(judged)
+
+
+def does_the_same(runs):
+    """Whether the command of runs is that of these runs."""
+    [command] = {run.meta["command"] for run in runs}
+    plans = config.plans(shlex.split(command))[0]
+    assert [(plan.seed, plan.hash(plan.checksums())) for plan in plans] == [(run.seed, run.hash) for run in runs]
+
+
+def test_each_stream_that_judges_has_a_command(home, monkeypatch):
+    folder = catalogue.resolve("stream", "folder")
+    for name, change in (("one", None), ("two", 3)):
+        data = str(written(home / f"{name}.npz", change))
+        monkeypatch.setitem(catalogue.names("stream"), name, replace(folder, data=data))
+    found = search(f"{SWEEP} stream.classes=4 stream.experiences=2", protocol="transfer")
+    assert tuning.judging(found, ["stream=one,two", "seed=3"], "er.yaml") == [
+        ["tuned=er.yaml", f"stream={name}", "seed=3", "stream.experiences=2"] for name in ("one", "two")
+    ]
 
 
 def test_when_nothing_comes_to_a_mean_nothing_is_chosen(tune):

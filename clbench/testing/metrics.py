@@ -73,9 +73,12 @@ def _looks(make: Callable[[], Probe], bench: Bench) -> None:
     hold = holder(name)
     hold(isinstance(probe, Probe), "is neither a clbench.Probe nor a clbench.Summary; derive it from one.")
     fitting = isinstance(probe.when, tuple) and all(
-        entry in ("experience", "epoch") or (type(entry) is int and entry > 0) for entry in probe.when
+        entry in ("experience", "every", "epoch") or (type(entry) is int and entry > 0) for entry in probe.when
     )
-    hold(fitting, f"says when={probe.when!r}; it must be a tuple of 'experience', 'epoch' or looks an experience.")
+    hold(
+        fitting,
+        f"says when={probe.when!r}; it must be a tuple of 'experience', 'every', 'epoch' or looks an experience.",
+    )
     first, second = (bench.run(probes=[_Checked(name, make())], others=(), every=0.0) for _ in range(2))
     if not probe.repeats:
         return
