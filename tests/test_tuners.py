@@ -7,7 +7,7 @@ from small import Net, Normed, Transformer, images, lesson, opened, syllabus, te
 from clbench.adapters import merge, trainable
 from clbench.config import resolve
 from clbench.errors import Mistake
-from clbench.models import ConvBN, ResNet18
+from clbench.models import ConvBN, ResNet18, ViT
 from clbench.modules import tensors
 from clbench.strategies.aper import APER
 from clbench.strategies.baselines import Naive
@@ -110,6 +110,19 @@ def test_at_first_nothing_is_changed(strategy):
     strategy.start(learner, syllabus(sizes=[32, 32]))
     x = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0])
     assert torch.equal(strategy.predict(learner, x), plain(x))
+
+
+def test_scale_and_shift_begin_as_in_the_paper():
+    """gamma ~ N(1, .02), beta ~ N(0, .02); within one deviation 68 % of a normal draw, and 58 % of a uniform one."""
+    learner = opened(model=ViT(patch=2, width=96, depth=4, heads=3))
+    SSF().start(learner, syllabus(sizes=[32, 32]))
+    for end, mean in ((".scale", 1.0), (".shift", 0.0)):
+        there = [p.detach() for name, p in learner.model.named_parameters() if name.endswith(end)]
+        drawn = torch.cat(there) - mean
+        assert len(drawn) == 96 + 4 * (96 + 288 + 96 + 96 + 384 + 96) + 96
+        assert abs(float(drawn.mean())) < 0.001
+        assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
+        assert float((drawn.abs() < 0.02).float().mean()) == pytest.approx(0.683, abs=0.03)
 
 
 def test_lora_merged_answers_the_same():
