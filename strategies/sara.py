@@ -61,7 +61,7 @@ class SaRA(Sparse):
         chosen = torch.cat([-near[masks[name]] for name, near in nearness.items()])
         self.threshold = float(chosen.max()) if len(chosen) else 0.0
         with self.masked(learner, masks):
-            self.origins, self.waits = self.anchors, self.reselect < 1
+            self.origins, self.waits = dict(self.anchors), self.reselect < 1
             super().learn(learner, experience)
         self.origins, self.waits = {}, False
 
@@ -97,8 +97,9 @@ class SaRA(Sparse):
     @torch.no_grad()
     def narrow(self, model: nn.Module) -> None:
         """Of what trains let stop, where it is, what is past the threshold."""
-        self.waits, self.anchors = False, copied(model, self.masks)
-        self.masks = {name: mask & (self.anchors[name].abs() <= self.threshold) for name, mask in self.masks.items()}
+        self.waits, now = False, copied(model, self.masks)
+        self.anchors.update(now)
+        self.masks.update({name: mask & (now[name].abs() <= self.threshold) for name, mask in self.masks.items()})
 
 
 def small(model: nn.Module) -> dict[str, Tensor]:
