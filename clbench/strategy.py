@@ -44,6 +44,12 @@ class Strategy:
     """False: how many steps it takes is its own affair, so that `budget.maf` can't set it"""
     chooses: ClassVar[bool] = False
     """whether it says itself which weights train, so that nothing around it may"""
+    narrows: ClassVar[bool] = False
+    """whether it lets a part train of what its base trains, which then is not for the innermost one to choose"""
+    holds: ClassVar[bool] = False
+    """whether it draws weights to values that they had, or mixes them with these"""
+    remakes: ClassVar[bool] = False
+    """whether an experience begins with the same network in other weights, which none may hold where they were"""
     fits: ClassVar[bool] = True
     """False: weights move elsewhere than in `Learner.fit`, so nothing can be put around it"""
 
@@ -152,15 +158,27 @@ def check(strategy: Strategy) -> None:
     """Whether what stands around a strategy can act on it.
 
     Raises:
-        Mistake: it acts in `Learner.fit`, which the strategy never calls; or both say which weights train.
+        Mistake: it acts in `Learner.fit`, which the strategy never calls; both say which weights train; or one holds
+            weights that the other makes anew.
     """
     for layer in layers(strategy):
         if isinstance(layer, Around) and not layer.base.fits:
             around, base = type(layer).__name__, type(layer.base).__name__
             raise Mistake(f"{around} can't be put around {base}: it acts in Learner.fit, which {base} never calls.")
-    choosing = [type(layer).__name__ for layer in layers(strategy) if layer.chooses]
+    choosing = [layer for layer in layers(strategy) if layer.chooses]
+    if choosing and not isinstance(choosing[-1], Around):
+        choosing = [layer for layer in layers(strategy) if layer.narrows] + choosing
     if len(choosing) > 1:
-        raise Mistake(f"{choosing[0]} around {choosing[1]}: each says alone what trains; choose one of them.")
+        around, base = type(choosing[0]).__name__, type(choosing[-1]).__name__
+        raise Mistake(f"{around} around {base}: each says alone what trains; choose one of them.")
+    holding = [type(layer).__name__ for layer in layers(strategy) if layer.holds]
+    remaking = [type(layer).__name__ for layer in layers(strategy) if layer.remakes]
+    if holding and remaking:
+        anew, held = remaking[0], holding[0]
+        raise Mistake(
+            f"{anew} with {held}: {anew} makes its weights anew at each experience, and {held} holds them where they "
+            "were; choose one of them."
+        )
 
 
 def memory_of(strategy: Strategy) -> Memory | None:

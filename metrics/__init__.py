@@ -26,6 +26,7 @@ CATALOGUE: dict[str, object] = {
     "recovery": "clbench.metrics.recovery:Recovery",
     "restoration": "clbench.metrics.restoration:Restoration",
     "retrieval": "clbench.metrics.retrieval:Retrieval",
+    "sparsity": "clbench.metrics.sparsity:Sparsity",
     "timing": "clbench.metrics.cost:Timing",
     "usage": "clbench.metrics.usage:Usage",
     **SUMMARIES,

@@ -44,7 +44,8 @@ KNOWN = ((2, 0.20, 0.50), (4, 0.45, 0.60), (6, 0.60, 0.75), (8, 0.70, 0.80))
 """experiences learned, accuracy on all exams of a recurring stream, and of its reference"""
 PROBES = (
     "exams", "cost", "timing", "loss", "drift", "online", "anytime", "anytime100", "restoration", "cka", "calibration",
-    "confusion", "plasticity", "recovery", "retrieval", "detection", "localisation", "ranks", "usage",
+    "confusion", "plasticity", "recovery", "sparsity", "retrieval", "detection", "localisation", "ranks",
+    "usage",
 )  # fmt: skip
 WIDTH = 120
 

@@ -62,6 +62,7 @@ CATALOGUE: dict[str, object] = {
     "retrain": "clbench.strategies.unlearning:Retrain",
     "rwalk": "clbench.strategies.paths:RWalk",
     "s2ft": "clbench.strategies.sparse:S2FT",
+    "sara": "clbench.strategies.sara:SaRA",
     "scrub": "clbench.strategies.unlearning:SCRUB",
     "si": "clbench.strategies.paths:SI",
     "simplecil": "clbench.strategies.simplecil:SimpleCIL",

@@ -59,6 +59,7 @@ class EWC(Around):
     """of how many samples of an experience, drawn at random; null: all"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+    holds: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

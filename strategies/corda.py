@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,11 @@ from clbench.types import Count, NonNegative
 class CorDA(Tuner):
     """The base learns with A and B of LoRA, which begin in the directions that the layer's inputs so far need least.
 
-    The weights of the network are parted anew at each experience, so a base that holds them where they were (`ewc`,
-    `si`) holds what is no longer there.
+    The weights of the network are parted anew at each experience: what holds them where they were (`ewc`, `si`,
+    `ema_merge`) would hold what is no longer there, and is refused.
     """
+
+    remakes: ClassVar[bool] = True
 
     rank: Count = 8
     """of B A"""

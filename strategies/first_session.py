@@ -24,6 +24,11 @@ def _needs(strategy: FirstSession) -> frozenset[str]:
     return OwnClasses.needs | (frozenset() if strategy.tune == "full" else {"transformer"})
 
 
+def _fits(strategy: FirstSession) -> bool:
+    """Whether anything trains, and so whether anything can be put around it."""
+    return strategy.tune != "none"
+
+
 @dataclass
 class FirstSession(OwnClasses):
     """In the first experience the network is tuned under a cosine head, which is then left aside."""
@@ -37,6 +42,7 @@ class FirstSession(OwnClasses):
     """vpt: prompts"""
 
     needs: ClassVar[frozenset[str]] = cast(frozenset[str], property(_needs))
+    fits: ClassVar[bool] = cast(bool, property(_fits))
     chooses: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:

@@ -16,18 +16,17 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.optimizer import Followed, Optimizer
-from clbench.strategy import Adjust, Around, layers
+from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction
 
@@ -46,6 +45,8 @@ class HFT(Around):
     gradient, and is put back after each step.
     """
 
+    narrows: ClassVar[bool] = True
+
     granularity: Literal["category", "layer", "model"] = "category"
     """what is halved: the layers of each kind (attention, linear, convolution, normalisation, shortcut) in each block;
     the blocks, each whole; or all layers together"""
@@ -56,8 +57,6 @@ class HFT(Around):
     """how long a draw lasts"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
-        for inner in (layer for layer in layers(self.base) if layer.chooses and not isinstance(layer, Around)):
-            raise Mistake(f"HFT around {type(inner).__name__}: each says alone what trains; choose one of them.")
         super().start(learner, syllabus)
         self.held: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class Merging(Around):
     """LiNeS: factor at the input"""
     beta: Fraction = 0.5
     """LiNeS: by how much it is more at the output"""
+
+    holds: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

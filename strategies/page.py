@@ -3,15 +3,17 @@
     python -m clbench.strategies.page docs/strategies.md
 
 writes the part of the page between `<!-- made: needs -->` and `<!-- end -->`. Each strategy with its defaults teaches
-a small network two lessons; what it then holds, and how often it asks a network for an answer, is looked up, not typed.
+a small network four lessons; what it holds after each, and how often it asks a network for an answer, is looked up, not
+typed.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from clbench.strategy import Around, Strategy
 from clbench.stream import Experience, Stream, Syllabus
 from clbench.transform import ImageTransform
 
-SIDE, CLASSES, SAMPLES = 4, 4, 8
+SIDE, LESSONS, SAMPLES = 4, 4, 8
 SMALL: dict[str, dict[str, Any]] = {
     "coda_prompt": {"components": 6, "blocks": (0, 1)},
     "dual_prompt": {"general_blocks": (0,), "expert_blocks": (1,)},
@@ -52,13 +54,38 @@ def needs() -> str:
     return "\n".join(lines)
 
 
+@dataclass
+class Seen:
+    """What was seen of a strategy after a lesson."""
+
+    passes: int
+    """how often a network is run, its own or a copy, to answer once"""
+    kept: dict[str, float]
+    """what it holds between experiences, beside samples: by name, how many times the numbers of the network"""
+
+
 def row(strategy: Strategy) -> list[str]:
     """What the table says of a strategy, beside its name."""
     wants = sorted(strategy.needs) + ["the whole stream"] * strategy.whole_stream
     around = "any" if isinstance(strategy, Around) else ""
-    found = taught(strategy)
-    seen = (samples(found[0]), str(passes(*found)), ", ".join(kept(*found))) if found else ("?", "?", "?")
-    return [around, ", ".join(wants), *seen]
+    if not (seen := taught(strategy)):
+        return [around, ", ".join(wants), "?", "?", "?"]
+    kept = (held(name, [one.kept.get(name, 0.0) for one in seen]) for name in seen[-1].kept)
+    return [around, ", ".join(wants), samples(strategy), over([one.passes for one in seen]), ", ".join(kept)]
+
+
+def over(numbers: Sequence[float]) -> str:
+    """The last number; where they grow evenly with lessons, by how much, after what is there without any."""
+    steps = {later - sooner for sooner, later in pairwise(numbers)}
+    if len(steps) > 1 or not (step := steps.pop()) > 0:
+        return f"{numbers[-1]:g}"
+    rest = numbers[0] - step
+    return (f"{rest:g} + " if rest else "") + f"{step:g} an experience"
+
+
+def held(name: str, times: Sequence[float]) -> str:
+    """What is held, and how many times the numbers of the network, where it is a whole number."""
+    return f"`{name}`" + (f" (×{over(times)})" if times[-1] % 1 == 0 else "")
 
 
 def samples(strategy: Strategy) -> str:
@@ -70,14 +97,15 @@ def samples(strategy: Strategy) -> str:
     return str(strategy.memory_size or "the base's, or 500") if hasattr(strategy, "memory_size") else ""
 
 
-def taught(strategy: Strategy) -> tuple[Strategy, Learner] | None:
-    """The strategy, and the learner that it has taught two lessons of two classes, with the first of three small
-    networks that it takes; None: it takes none.
+def taught(strategy: Strategy) -> list[Seen]:
+    """Teach it four lessons of two classes, with the first of three small networks that it takes, and look after each;
+    nothing where it takes none.
     """
-    x = torch.arange(2 * SAMPLES * SIDE**2, dtype=torch.int64).remainder(256).to(torch.uint8)
-    labels = torch.arange(2 * SAMPLES) % 2 + 2 * (torch.arange(2 * SAMPLES) // SAMPLES)
-    source = Source(x.view(2 * SAMPLES, SIDE, SIDE, 1), labels)
-    syllabus = Syllabus(2, CLASSES, (1, SIDE, SIDE), (SAMPLES, SAMPLES), shared=False)
+    size = LESSONS * SAMPLES
+    x = torch.arange(size * SIDE**2, dtype=torch.int64).remainder(256).to(torch.uint8)
+    labels = torch.arange(size) % 2 + 2 * (torch.arange(size) // SAMPLES)
+    source = Source(x.view(size, SIDE, SIDE, 1), labels)
+    syllabus = Syllabus(LESSONS, 2 * LESSONS, (1, SIDE, SIDE), (SAMPLES,) * LESSONS, shared=False)
     for model in (MLP(hidden=8), ConvBN(width=2), ViT(patch=2, width=12, depth=2, heads=3)):
         learner = Learner(batch=SAMPLES, lr=0.01, threads=1, device="cpu")
         learner.open(model, syllabus, ImageTransform(), Stream.criterion, seed=0)
@@ -85,17 +113,19 @@ def taught(strategy: Strategy) -> tuple[Strategy, Learner] | None:
             strategy.start(learner, syllabus)
         except Mistake:
             continue
-        for index, places in enumerate(torch.arange(2 * SAMPLES).split(SAMPLES)):
+        seen = []
+        for index, places in enumerate(torch.arange(size).split(SAMPLES)):
             data = Data(source, places, lesson=index)
             learner.begin(experience := Experience(index, data, frozenset(data.labels.tolist())))
             strategy.learn(learner, experience)
             learner.end()
-        return strategy, learner
-    return None
+            seen.append(Seen(passes(strategy, learner), kept(strategy, learner)))
+        return seen
+    return []
 
 
 def passes(strategy: Strategy, learner: Learner) -> int:
-    """How often a network is run, its own or a copy, to answer once."""
+    """How often a network is run to answer once."""
     first = next(module for module in learner.model.modules() if isinstance(module, nn.Linear | nn.Conv2d))
     count = 0
 
@@ -113,18 +143,17 @@ def passes(strategy: Strategy, learner: Learner) -> int:
     return count
 
 
-def kept(strategy: Strategy, learner: Learner) -> Iterator[str]:
-    """The names of what a strategy holds between experiences, beside samples; and how many times the numbers of the
-    network, where there are as many.
-    """
+def kept(strategy: Strategy, learner: Learner) -> dict[str, float]:
+    """What a strategy holds, beside samples and options; where it has no numbers it is left out."""
     weights = sum(p.numel() for p in learner.model.parameters())
-    options = {f.name for f in fields(strategy)}
-    for name, value in vars(strategy).items():
-        if name in options or isinstance(value, Memory):
-            continue
-        size = sum(tensor.numel() for tensor in pack_value(value, name)[1].values())
-        if size:
-            yield f"`{name}`" + (f" (×{size // weights})" if size % weights == 0 else "")
+    beside = {f.name for f in fields(strategy)}
+    beside |= {name for name, value in vars(strategy).items() if isinstance(value, Memory)}
+    sizes = {
+        name: sum(tensor.numel() for tensor in pack_value(value, name)[1].values())
+        for name, value in vars(strategy).items()
+        if name not in beside
+    }
+    return {name: size / weights for name, size in sizes.items() if size}
 
 
 def updated(page: str) -> str:

@@ -35,6 +35,7 @@ class Path(Around):
     """What SI and RWalk share: the base's steps, each with the loss' own gradient, then a pull towards the anchor."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+    holds: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

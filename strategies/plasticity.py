@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class L2Init(Around):
 
     l2_lambda: NonNegative = 0.001
     """weight of the penalty, without a factor of one half; the paper tries 1e-2 to 1e-5"""
+
+    holds: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

@@ -3,8 +3,9 @@
 LoRA is Hu et al. 2022 ("LoRA: Low-Rank Adaptation of Large Language Models", ICLR); SSF Lian, Zhou, Feng and Wang 2022
 ("Scaling & Shifting Your Features", NeurIPS); the adapter AdaptFormer of Chen et al. 2022 (NeurIPS); VPT Jia et al.
 2022 ("Visual Prompt Tuning", ECCV); BitFit Ben Zaken, Goldberg and Ravfogel 2022 (ACL); mask tuning the masks of Zheng
-et al. 2023 ("Regularized Mask Tuning", ICCV), without their regularisation of gradients, whose rule was not at hand. To
-train normalisation alone, or the head alone (a linear probe), is nobody's in particular.
+et al. 2023 ("Regularized Mask Tuning", ICCV), without what regularises them: the dropping of gradients and a loss on
+masks, weighed by 1e-4 in their code, the formulas of which were not at hand. To train normalisation alone, or the head
+alone (a linear probe), is nobody's in particular.
 
 What differs here, and why. The papers tune one network for one task; here one set of weights goes on from experience to
 experience, with the head, which trains in all of them. Running statistics of batch normalisation stand still, except

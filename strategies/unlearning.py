@@ -152,6 +152,8 @@ class L2(Around):
     l2_lambda: NonNegative = 0.05
     """weight of the penalty"""
 
+    holds: ClassVar[bool] = True
+
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
         self.anchor: list[Tensor] = []

@@ -228,6 +228,19 @@ def test_prompts_are_tokens_that_are_taken_away_again():
     torch.testing.assert_close(block(tokens), super(type(block).__mro__[1], block).forward(longer)[:, :4])
 
 
+def test_shallow_prompts_go_through_all_blocks_and_are_taken_away_at_the_end():
+    model = small()
+    disturbed(model, prompts(model, 2, deep=False))
+    body = model.body
+    tokens = body.norm_pre(body._pos_embed(body.patch_embed(x)))
+    longer = torch.cat([tokens, body.blocks.prompt.expand(5, -1, -1)], 1)
+    for block in body.blocks:
+        longer = block(longer)
+    assert longer.shape[1] == tokens.shape[1] + 2
+    features = body.forward_head(body.norm(longer[:, : tokens.shape[1]]), pre_logits=True)
+    torch.testing.assert_close(model(x), model.head(features))
+
+
 def test_a_prefix_is_attended_to():
     model = small()
     before = model(x)

@@ -431,7 +431,7 @@ def listed(*names):
 
 PROBES = (
     "anytime, anytime100, calibration, cka, confusion, cost, detection, drift, exams, localisation, loss, online, "
-    "plasticity, ranks, recovery, restoration, retrieval, timing, usage"
+    "plasticity, ranks, recovery, restoration, retrieval, sparsity, timing, usage"
 )
 SETTINGS = (
     "budget, checkpoint, config, first, learner, mlflow, model, probes, recipe, results, seed, strategy, stream, "

@@ -225,6 +225,26 @@ def test_the_first_step_of_galore_is_the_sign_within_leading_directions(shape):
     torch.testing.assert_close(before["body.1.weight"] - after["body.1.weight"], 0.005 * expected, rtol=1e-2, atol=1e-5)
 
 
+def test_galore_projects_anew_after_a_gap_and_keeps_its_moments():
+    learner, seen = opened(model=Net(), batch=8, keep_optimizer=True), []
+
+    class Noted(GaLore):
+        def within(self, learner, name, gradient):
+            before = self.moments[name].first.clone() if name in self.moments else torch.zeros(2, 16)
+            found = super().within(learner, name, gradient)
+            if name == "body.1.weight":
+                seen.append((gradient.clone(), self.moments[name].basis, before, self.moments[name].first.clone()))
+            return found
+
+    strategy = Noted(gap=3, rank=2)
+    teach(learner, strategy, LESSONS)
+    assert [seen[i][1] is seen[i + 1][1] for i in range(7)] == [True, True, False, True, True, False, True]
+    for gradient, basis, before, after in (seen[0], seen[3], seen[6]):
+        torch.testing.assert_close(basis, torch.linalg.svd(gradient)[0][:, :2])
+        torch.testing.assert_close(after, 0.9 * before + 0.1 * basis.T @ gradient)
+    assert strategy.moments["body.1.weight"].steps == 8
+
+
 def test_galore_remembers_less():
     learner = opened(model=Net(hidden=64), batch=8)
     strategy = GaLore(rank=2)

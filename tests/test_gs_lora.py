@@ -133,6 +133,29 @@ def test_the_distance_to_prototypes_by_hand():
     assert float(strategy.distance(features, y)) == pytest.approx(first / 2, abs=1e-6)
 
 
+def test_what_is_to_be_forgotten_is_driven_from_its_prototypes_and_what_remains_to_them():
+    """CE + repel * ReLU(far - KL of what is to be forgotten) + attract * KL of what remains, KL by its definition."""
+    strategy = GSLoRAPP(rank=2, alpha=0.0, beta=0.0, repel=0.5, attract=0.125)
+    _, learner = begun(strategy)
+    strategy.requests, batch = 1, a_batch()
+    other = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(8))
+    batch.past = (Batch(other, torch.tensor([5, 5, 4, 4]), other),)
+    strategy.prototypes = torch.randn(6, 12, generator=torch.Generator().manual_seed(9))
+
+    def kl(part):
+        p, q = strategy.prototypes[part.y].softmax(1), learner.model.body(part.x).softmax(1)
+        return float((p * (p / q).log()).sum(1).mean())
+
+    with torch.no_grad():
+        ce = float(F.cross_entropy(learner(batch.x), batch.y))
+        remains, forgets = kl(batch), kl(batch.past[0])
+        assert abs(remains - forgets) > 0.01
+        for far, gap in ((forgets + 2, 2.0), (forgets - 0.1, 0.0)):
+            strategy.far = far
+            found = float(strategy.request_loss(learner, batch))
+            assert found == pytest.approx(ce + 0.5 * gap + 0.125 * remains, abs=1e-5)
+
+
 def test_prototypes_are_class_means_of_features_before_the_request():
     strategy = GSLoRAPP(epochs=1)
     stream, learner = begun(strategy, taught=1, epochs=1)

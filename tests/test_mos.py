@@ -165,6 +165,26 @@ def test_alignment_moves_the_head_alone():
     assert unaligned.gaussians.means()[1] == [0, 1, 2, 3]
 
 
+def test_alignment_steps_as_in_their_code(monkeypatch):
+    """SGD, 0.005, momentum 0.9, the weight decay of the task, half a cosine over 30 epochs, of the head alone."""
+    seen, fit = [], Learner.fit
+
+    def noted(self, batches, loss, adjust=None, optimizer=None):
+        if optimizer is not None:
+            seen.append((optimizer, dict(optimizer.torch.param_groups[0])))
+        fit(self, batches, loss, adjust, optimizer)
+
+    monkeypatch.setattr(Learner, "fit", noted)
+    student, _ = taught(options={"weight_decay": 5e-4}, align_epochs=MOS().align_epochs)
+    ((optimizer, group),) = seen
+    assert type(optimizer.torch) is torch.optim.SGD
+    assert [group[name] for name in ("lr", "momentum", "nesterov")] == [0.005, 0.9, False]
+    assert group["weight_decay"] == 5e-4
+    assert group["params"] == list(student.model.head.parameters())
+    assert optimizer.done == optimizer.steps == 30 * 4
+    assert [optimizer.factor(share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([1, 0.853553, 0.5, 0])
+
+
 class Crafted(MOS):
     """Features are looked up, by task and sample: logits of the head, then cosines to class means."""
 

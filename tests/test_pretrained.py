@@ -13,6 +13,7 @@ from torch import nn
 
 from clbench.backbones import filled, normalised, tensors
 from clbench.config import resolve
+from clbench.datasets import sha256
 from clbench.errors import Mistake
 from clbench.models import MLP, ViT
 from clbench.pretrained import EMBEDDED, EMBEDDED_SHA256, Lite0, Timm, ViTT6
@@ -276,6 +277,21 @@ def test_a_stream_over_what_the_weights_were_learned_from_is_refused(name):
         check(plan_of(named(name, normalise="unit")))
     check(plan_of(named(name, normalise="unit"), **{"model.pretrained": False}))
     check(plan_of(named("cifar100", normalise="unit")))
+
+
+def test_a_copy_of_the_weights_is_refused_by_its_content_and_read_once(tmp_path, monkeypatch):
+    content, read = EMBEDDED.read_bytes(), []
+    copied, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
+    copied.write_bytes(content)
+    other.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr("clbench.pretrained.sha256", lambda file: read.append(file) or sha256(file))
+    plan = plan_of(named("tinyimagenet", normalise="unit"), **{"model.weights": str(copied)})
+    for _ in range(2):
+        with pytest.raises(Mistake, match=r"^The weights were pretrained on tinyimagenet: on it"):
+            plan.model.check_data("tinyimagenet")
+    assert read == [copied]
+    assert "tinyimagenet" not in ViTT6(weights=str(other)).pretrained_on
+    assert "tinyimagenet" not in ViTT6(weights=str(tmp_path / "nowhere")).pretrained_on
 
 
 def test_pixels_are_normalised_once():

@@ -1,12 +1,18 @@
 """What requests to forget come to: worked examples, published rows, and what is undefined."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
+import torch
 from test_page import measured
 
 from clbench.metric import Row
 from clbench.metrics import page
 from clbench.metrics.requests import LINES, REQUESTS, each
+from clbench.metrics.sparsity import Sparsity
 from clbench.metrics.summary import SUMMARIES
+from clbench.strategy import Around, Strategy
 
 TABLE_3 = [  # H, Acc_r, Acc_f, and Acc_f of the network that was taught everything, in percent
     (66.91, 62.13, 2.16, 74.65),  # L2, 100-20
@@ -82,6 +88,30 @@ def test_a_run_that_did_not_come_to_its_last_request_has_none():
     assert SUMMARIES["request/h"].compute(rows).note == "the run did not come to its last request"
     assert each(rows) == []
     assert len(each(page.request_rows()[:-1])) == 2
+
+
+@dataclass
+class Grouped(Strategy):
+    def start(self, learner, syllabus):
+        self.norms = torch.tensor([2.0, 0.02, 0.021, 0.0])
+
+
+def test_blocks_that_a_request_let_go():
+    grouped = Grouped()
+    grouped.start(None, None)
+    exams = [SimpleNamespace(until=until) for until in (None, 1, 3)]
+
+    def rows(step, strategy):
+        return list(Sparsity()(SimpleNamespace(step=step, at=7, strategy=strategy, exams=exams)))
+
+    assert [rows(step, grouped) for step in (0, 1, 3)] == [[], [], []]
+    *norms, count = rows(2, Around(grouped))
+    assert [(row.subject, row.value) for row in norms] == [
+        (f"block {number}", pytest.approx(norm)) for number, norm in enumerate((2.0, 0.02, 0.021, 0.0))
+    ]
+    assert count == Row(2, 7, "requests/let_go", "", 2, 4)
+    (nothing,) = rows(4, Around())
+    assert (nothing.value, nothing.note) == (None, "Around has no norms of blocks")
 
 
 def test_every_measure_has_a_summary():

@@ -1,12 +1,13 @@
 """Sparse tuning: exactly which entries move, and that no other does."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import Net, Normed, Transformer, images, lesson, opened, syllabus, teach, weights
+from small import Net, Normed, Transformer, images, lesson, opened, syllabus, teach, vit_b16, weights
 
 from clbench.errors import Mistake
 from clbench.modules import tensors
@@ -196,7 +197,7 @@ def test_sensitivity_is_the_sum_of_squared_gradients_of_batches():
 
 def spt(**options):
     strategy = SPT(**options)
-    strategy.layers = ["body.low", "body.few"]
+    strategy.layers = {"body.low": 1, "body.few": 1, "body.qkv": 3}
     return strategy
 
 
@@ -212,13 +213,13 @@ def test_what_is_chosen_is_counted_as_what_trains():
     given = {"body.low.weight": low, "body.few.weight": few, "body.conv.weight": conv, "body.a": long, "body.b": short}
     size = 16 * 3 + 20
     entries, layers = spt(rank=1, alpha=2.0, beta=5.0, share=20 / size + 1e-9).choose(given)
-    assert layers == ["body.low"]
+    assert layers == [("body.low", 0)]
     assert set(entries) == {"body.few.weight", "body.conv.weight", "body.a"}
     assert torch.equal(entries["body.few.weight"], few > 0)
     assert torch.equal(entries["body.conv.weight"], conv > 0)
     assert entries["body.a"].all()
     entries, layers = spt(rank=1, alpha=2.0, beta=5.0, share=19 / size + 1e-9).choose(given)
-    assert layers == ["body.low"]
+    assert layers == [("body.low", 0)]
     assert set(entries) == {"body.few.weight", "body.conv.weight"}
     entries, layers = spt(rank=1, alpha=2.0, beta=5.0, share=9 / size + 1e-9).choose(given)
     assert layers == []
@@ -230,19 +231,51 @@ def test_what_is_chosen_is_counted_as_what_trains():
     assert spt(share=0.0).choose(given) == ({}, [])
 
 
+def test_query_key_and_value_are_matrices_of_their_own():
+    """Of the query 3 of 16 are among the most sensitive, of the key 2, of the value none; LoRA of rank 1 begins at 3.
+    Of the biases those of the value train whole.
+    """
+    weight, bias = torch.zeros(12, 4), torch.zeros(12)
+    weight[0, :3] = weight[5, 1:3] = 9.0
+    bias[8:10] = 8.0
+    entries, low = spt(rank=1, alpha=8 / 3, beta=2.0, share=14 / 60 + 1e-9).choose(
+        {"body.qkv.weight": weight, "body.qkv.bias": bias}
+    )
+    assert low == [("body.qkv", 0)]
+    assert set(entries) == {"body.qkv.weight", "body.qkv.bias"}
+    assert entries["body.qkv.weight"].nonzero().tolist() == [[5, 1], [5, 2]]
+    assert entries["body.qkv.bias"].nonzero().flatten().tolist() == [8, 9, 10, 11]
+
+
+def test_numbers_of_a_vit_b16():
+    """LoRA of rank 8 for each of query, key and value: 8 (768 + 768), from a tenth of that many entries on."""
+    model, strategy = vit_b16(), SPT()
+    strategy.start(SimpleNamespace(model=model, seed=0), syllabus(sizes=[32]))
+    name = "body.blocks.3.attn.qkv"
+    sizes = [model.get_parameter(f"{name}.{ab}").numel() for ab in ("lora_a", "lora_b")]
+    assert (strategy.layers[name], sum(sizes)) == (3, 3 * 12_288)
+    mask = torch.zeros(768 * 768, dtype=torch.bool)
+    found = [
+        strategy.worth(f"{name}.weight", mask.index_fill(0, torch.arange(n), True).view(768, 768)) for n in (1228, 1229)
+    ]
+    assert found == [(1228, False), (12_288, True)]
+
+
 @pytest.mark.parametrize("options", HARD, ids=["momentum", "adamw"])
 def test_spt_moves_what_it_chose_for_each_experience(monkeypatch, options):
     learner = opened(model=Transformer(), batch=8, **options)
     found = recorded(SPT(share=0.05, rank=1, alpha=20.0, probe_batches=4), learner, monkeypatch)
-    for moved, masks, low in zip(found.moved, found.masks, found.low, strict=True):
-        agree(moved, masks, low)
+    parts = []
+    for moved, masks in zip(found.moved, found.masks, strict=True):
+        agree(moved, masks)
         trains = sum(int(mask.sum()) for mask in masks.values())
-        trains += sum(learner.model.get_parameter(name).numel() for name in low)
         size = sum(p.numel() for name, p in learner.model.named_parameters() if "blocks" in name and "lora" not in name)
         assert 0.03 * size < trains <= 0.05 * (size + 24)
-        assert low
-        assert not any("embed" in name for name in [*masks, *low])
-    assert found.low[0] != found.low[1] or found.masks[0].keys() != found.masks[1].keys()
+        assert any(name.endswith("lora_b") for name in masks)
+        assert not any("embed" in name for name in masks)
+        parts += [len(mask.flatten(1).any(1).unique()) for name, mask in masks.items() if "qkv.lora" in name]
+    assert 2 in parts, "of no fused layer some thirds had LoRA and others not"
+    assert any(not torch.equal(mask, found.masks[1].get(name, ~mask)) for name, mask in found.masks[0].items())
 
 
 def test_what_is_never_chosen_stays_at_zero():

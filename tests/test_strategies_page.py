@@ -23,7 +23,15 @@ def test_every_strategy_is_in_it_with_what_it_needs():
     assert rows["ewc"] == ["any", "task borders", "", "1", "`anchor` (×1), `importance` (×1)"]
     assert rows["cumulative"] == ["", "", "all", "1", ""]
     assert rows["frequency_replay"][2] == "200 a class"
+    assert rows["ease"][3] == "1 an experience"
+    assert rows["offline_merge"][4].endswith("`kept` (×1 an experience)")
+    assert rows["aper"][3] == "2"
     assert rows["adapter"] == ["any", "transformer", "", "1", ""]
+
+
+def test_what_grows_evenly_is_told_by_the_lesson():
+    given = [1, 1, 1, 1], [1, 2, 3, 4], [2, 3, 4, 5], [1, 2, 1, 2], [4, 3, 2, 1]
+    assert list(map(page.over, given)) == ["1", "1 an experience", "1 + 1 an experience", "2", "1"]
 
 
 def _cells(line):

@@ -7,19 +7,30 @@ from small import Net, Normed, Transformer, images, lesson, opened, syllabus, te
 from clbench.adapters import merge, trainable
 from clbench.config import resolve
 from clbench.errors import Mistake
-from clbench.models import ConvBN, ResNet18
+from clbench.models import ConvBN, ResNet18, ViT
 from clbench.modules import tensors
+from clbench.strategies.aper import APER
 from clbench.strategies.baselines import Naive
 from clbench.strategies.coact import CoACT
+from clbench.strategies.consolidation import EWC
+from clbench.strategies.corda import CorDA
 from clbench.strategies.dual_prompt import DualPrompt
 from clbench.strategies.ease import EASE
 from clbench.strategies.fpf import FPF
 from clbench.strategies.gs_lora import GSLoRA
 from clbench.strategies.hft import HFT
 from clbench.strategies.linear_probe import LinearProbe
+from clbench.strategies.merging import EMAMerge
 from clbench.strategies.mos import MOS
+from clbench.strategies.paths import SI, RWalk
+from clbench.strategies.plasticity import L2Init
+from clbench.strategies.projected import Frugal, GaLore
+from clbench.strategies.ranpac import RanPAC
 from clbench.strategies.replay import ER
+from clbench.strategies.sparse import S2FT
 from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, LoRA, MaskTuning, NormOnly
+from clbench.strategies.unlearning import L2
+from clbench.strategy import Around
 from clbench.strategy import check as check_layers
 from clbench.sweep import check
 from clbench.testing import check_resume
@@ -99,6 +110,19 @@ def test_at_first_nothing_is_changed(strategy):
     strategy.start(learner, syllabus(sizes=[32, 32]))
     x = learner.encode(LESSONS[0].train.gather(torch.arange(8))[0])
     assert torch.equal(strategy.predict(learner, x), plain(x))
+
+
+def test_scale_and_shift_begin_as_in_the_paper():
+    """gamma ~ N(1, .02), beta ~ N(0, .02); within one deviation 68 % of a normal draw, and 58 % of a uniform one."""
+    learner = opened(model=ViT(patch=2, width=96, depth=4, heads=3))
+    SSF().start(learner, syllabus(sizes=[32, 32]))
+    for end, mean in ((".scale", 1.0), (".shift", 0.0)):
+        there = [p.detach() for name, p in learner.model.named_parameters() if name.endswith(end)]
+        drawn = torch.cat(there) - mean
+        assert len(drawn) == 96 + 4 * (96 + 288 + 96 + 96 + 384 + 96) + 96
+        assert abs(float(drawn.mean())) < 0.001
+        assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
+        assert float((drawn.abs() < 0.02).float().mean()) == pytest.approx(0.683, abs=0.03)
 
 
 def test_lora_merged_answers_the_same():
@@ -185,13 +209,58 @@ def test_a_mistake_is_one_line(strategy, spec, line):
 
 @pytest.mark.parametrize(
     "strategy",
-    [LoRA(SSF()), LoRA(MOS()), BitFit(CoACT()), LinearProbe(GSLoRA()), SSF(DualPrompt()), LoRA(EASE())],
+    [
+        LoRA(SSF()),
+        LoRA(MOS()),
+        BitFit(CoACT()),
+        LinearProbe(GSLoRA()),
+        SSF(DualPrompt()),
+        LoRA(EASE()),
+        HFT(MOS()),
+        HFT(RanPAC()),
+    ],
     ids=lambda s: f"{type(s).__name__}-{type(s.base).__name__}",
 )
 def test_only_one_says_what_trains(strategy):
     outer, inner = type(strategy).__name__, type(strategy.base).__name__
     with pytest.raises(Mistake, match=f"^{outer} around {inner}: each says alone what trains; choose one of them.$"):
         check_layers(strategy)
+
+
+@pytest.mark.parametrize("strategy", [HFT(LoRA()), HFT(S2FT(ER())), HFT(HFT()), LoRA(HFT()), EWC(LoRA()), CorDA(ER())])
+def test_a_half_of_what_another_one_around_something_chose_may_train(strategy):
+    check_layers(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "holds"),
+    [
+        (CorDA(EWC()), "EWC"),
+        (CorDA(SI()), "SI"),
+        (CorDA(RWalk()), "RWalk"),
+        (CorDA(L2Init()), "L2Init"),
+        (CorDA(L2()), "L2"),
+        (EWC(CorDA()), "EWC"),
+        (FPF(EMAMerge(CorDA(ER()))), "EMAMerge"),
+    ],
+    ids=lambda part: type(part).__name__ if isinstance(part, Around) else part,
+)
+def test_what_holds_weights_has_no_part_in_what_makes_them_anew(strategy, holds):
+    line = (
+        f"^CorDA with {holds}: CorDA makes its weights anew at each experience, and {holds} holds them where they were"
+    )
+    with pytest.raises(Mistake, match=line):
+        check_layers(strategy)
+
+
+@pytest.mark.parametrize("base", [RanPAC, APER])
+def test_nothing_goes_around_what_tunes_nothing(base):
+    for around in (Frugal(base(tune="none")), HFT(GaLore(base(tune="none"))), EWC(base(tune="none"))):
+        line = f"can't be put around {base.__name__}: it acts in Learner.fit, which {base.__name__} never calls"
+        with pytest.raises(Mistake, match=line):
+            check_layers(around)
+    check_layers(Frugal(base()))
+    check_layers(base(tune="none"))
 
 
 @pytest.mark.parametrize("name", ["adapter", "vpt"])
