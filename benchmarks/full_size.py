@@ -16,17 +16,20 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from clbench.batch import Batch
 from clbench.config import plans
 from clbench.data import Data, Source
 from clbench.learner import Learner
+from clbench.optimizer import Optimizer
 from clbench.pretrained import Timm, timm
-from clbench.strategy import Strategy, needs
+from clbench.strategy import Adjust, Loss, Strategy, needs
 from clbench.stream import Experience, Stream, Syllabus
 from clbench.transform import ImageTransform
 
@@ -45,7 +48,16 @@ BODY = "vit_base_patch16_224"
 class Counting(Learner):
     """Notes how many weights train when a loop of steps begins."""
 
-    def fit(self, batches, loss, adjust=None, optimizer=None) -> None:  # type: ignore[no-untyped-def]
+    strategy: Strategy
+    counted = 0
+
+    def fit(
+        self,
+        batches: Iterable[Batch],
+        loss: Loss,
+        adjust: Adjust | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         self.counted = trains(self.model, self.strategy)
         super().fit(batches, loss, adjust, optimizer)
 
@@ -66,7 +78,7 @@ def one(row: str, weights: Path, batch: int, device: str, threads: int) -> str:
     strategy = plans([f"strategy={row.split()[0]}", *row.split()[1:]])[0][0].strategy
     syllabus = Syllabus(10, 100, (3, 224, 224), (batch,) * 10, shared=False)
     learner = Counting(batch=batch, eval_batch=batch, lr=0.001, epochs=1, threads=threads, device=device)
-    learner.strategy, learner.counted = strategy, 0
+    learner.strategy = strategy
     learner.open(Timm(BODY, weights=str(weights), normalise="none"), syllabus, ImageTransform(), Stream.criterion, 0)
     images = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8)
     data = Data(Source(images, torch.arange(batch) % 2), torch.arange(batch), lesson=0)
