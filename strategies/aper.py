@@ -51,12 +51,26 @@ class APER(FirstSession):
         return found.masked_fill(~self.prototypes.known, LOWEST)
 
 
+_PILOT = "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks"
+
 PRESETS = [
+    *(
+        Preset(
+            "aper",
+            "cifar100",
+            {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.01, "learner.weight_decay": 5e-4},
+            f"{_PILOT}, {tune}",
+            recipe="pilot",
+            when={"tune": tune},
+        )
+        for tune in ("adapter", "ssf", "vpt_shallow", "vpt_deep")
+    ),
     Preset(
         "aper",
         "cifar100",
-        {"learner.epochs": 20, "learner.batch": 48, "learner.lr": 0.01, "learner.weight_decay": 5e-4},
-        "PILOT, exps: ViT-B/16, CIFAR-100 in 10 tasks",
+        {"learner.epochs": 6, "learner.batch": 128, "learner.lr": 0.01, "learner.weight_decay": 0.05},
+        f"{_PILOT}, finetune",
         recipe="pilot",
+        when={"tune": "full"},
     ),
 ]

@@ -238,10 +238,27 @@ def _training(model: nn.Module, names: list[str]) -> Iterator[None]:
 
 
 _SCRIPT = "untuned: values of the authors' script for faces (bjzhb666/GS-LoRA); the bound is clbench's"
+_IMAGENET = "the authors' script for ImageNet100, GS-LoRA++ (bjzhb666/GS-LoRA)"
+_FACES = {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}
+_IMAGES = {"strategy.beta": [0.2, 0.25, 0.25, 0.25], "strategy.bound": 105.0}
 
 PRESETS = [
-    Preset("gs_lora", "forget_cifar100", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT, recipe="pretrained"),
-    Preset("gs_lora_pp", "forget_cifar100", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT, recipe="pretrained"),
-    Preset("gs_lora", "forget_orl", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT),
-    Preset("gs_lora_pp", "forget_orl", {"strategy.beta": [0.2, 0.25, 0.25, 0.2]}, _SCRIPT),
+    Preset("gs_lora", "forget_cifar100", _FACES, _SCRIPT, recipe="pretrained"),
+    Preset("gs_lora_pp", "forget_cifar100", _FACES, _SCRIPT, recipe="pretrained"),
+    Preset("gs_lora", "forget_orl", _FACES, _SCRIPT),
+    Preset("gs_lora_pp", "forget_orl", _FACES, _SCRIPT),
+    *(
+        preset
+        for stream in ("forget_cifar100", "forget_folder")
+        for preset in (
+            Preset("gs_lora", stream, _IMAGES, f"{_IMAGENET}: its own beta is not in it", recipe="zhao2024"),
+            Preset(
+                "gs_lora_pp",
+                stream,
+                {**_IMAGES, "strategy.repel": 0.05, "strategy.answers": "averaged"},
+                _IMAGENET,
+                recipe="zhao2024",
+            ),
+        )
+    ),
 ]

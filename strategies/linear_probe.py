@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clbench.adapters import freeze
+from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.strategy import Around
@@ -32,3 +33,20 @@ class LinearProbe(Around):
     def learn(self, learner: Learner, experience: Experience) -> None:
         with learner.only([name for name, _ in learner.model.named_parameters() if name.startswith("head.")]):
             super().learn(learner, experience)
+
+
+PRESETS = [
+    Preset(
+        "linear_probe",
+        "cifar100",
+        {
+            "learner.epochs": 20,
+            "learner.batch": 128,
+            "learner.lr": 0.01,
+            "learner.weight_decay": 0.0,
+            "learner.schedule": "constant",
+        },
+        "untuned: PILOT has none; epochs and batch as it fine-tunes",
+        recipe="pilot",
+    ),
+]

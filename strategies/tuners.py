@@ -223,6 +223,18 @@ def _layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | _ConvNd) or normalises(module)
 
 
+_APER = {
+    "learner.epochs": 20,
+    "learner.batch": 48,
+    "learner.lr": 0.01,
+    "learner.weight_decay": 5e-4,
+    "learner.schedule": "cosine",
+}
+
 PRESETS = [
     Preset("lora", "fomo_images", {"learner.lr": 1e-3}, "untuned: ten times the rate of all weights"),
+    *(
+        Preset(tuner, "cifar100", _APER, "untuned: what PILOT has for APER's first experience", recipe="pilot")
+        for tuner in ("adapter", "lora", "ssf", "vpt")
+    ),
 ]

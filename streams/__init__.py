@@ -30,6 +30,7 @@ CATALOGUE: dict[str, object] = {
     "forgery_long": "clbench.streams.forgery:LONG",
     "forget_cifar100": "clbench.streams.standard:FORGET_CIFAR100",
     "forget_digits": "clbench.streams.standard:FORGET_DIGITS",
+    "forget_folder": "clbench.streams.standard:FORGET_FOLDER",
     "forget_orl": "clbench.streams.standard:FORGET_ORL",
     "mnist": "clbench.streams.standard:MNIST",
     "mnist_360": "clbench.streams.standard:MNIST_360",

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 
 from clbench.config import Recipe
@@ -103,6 +105,8 @@ FOMO_IMAGES = Fomo(
 """FoMo-in-Flux at a size for two cores: 61 concepts of CIFAR-100, PACS, Fashion-MNIST and MNIST to adapt to"""
 FORGET_CIFAR100 = Forgetting(data="cifar100", order=1337, crop=4, flip=True)
 """CIFAR-100, all classes; then 4 requests to forget 20 classes each, with a tenth of the samples at hand"""
+FORGET_FOLDER = Forgetting(data="")
+"""a folder of images, a class a folder, all classes; then 4 requests to forget 20 classes each: stream.data=PATH"""
 FORGET_DIGITS = Forgetting(requests=3, per_request=2)
 """scikit-learn's 8 x 8 digits, all classes; then 3 requests to forget 2 each, with a tenth of the samples at hand"""
 FORGET_ORL = Forgetting(data="orl_faces", resolution=64, per_request=5, order=1337, shots=4, crop=4, flip=True)
@@ -118,6 +122,10 @@ _UNTUNED = "ours, untuned: the embedded ViT, fine-tuned in whole or in part at 6
 _FOMO = "ours: optimiser, decay and clipping of Roth et al. 2024 (FoMo-in-Flux); the rate is untuned"
 _SUN = "PILOT (Sun et al., LAMDA-PILOT): ViT-B/16 at 224 pixels in [0, 1]; it crops at random sizes, which is not here"
 _ROY = "Roy et al. 2025 (CoACT); they crop at random sizes and jitter colours, which is not here"
+_ZHAO = (
+    "Zhao et al. 2024 (GS-LoRA), the authors' code for ImageNet100: order, share at hand, batch; timm's weights for "
+    "torchvision's, and experience 0, which they have not, as PILOT fine-tunes"
+)
 _XDER = "Boschini et al. 2022 (X-DER); Mammoth"
 
 _SMALL = {"learner.threads": 1, "learner.eval_batch": 512}
@@ -184,6 +192,22 @@ _PILOT = {
     "model.name": "vit_base_patch16_224.augreg_in21k",
     "model.normalise": "none",
     "stream.order": np.random.RandomState(1993).permutation(100).tolist(),
+}
+_SHUFFLED = list(range(100))
+random.Random(1337).shuffle(_SHUFFLED)
+_IMAGENET100 = {
+    **_VIT_B,
+    **_PROBES,
+    "model.name": "vit_base_patch16_224.augreg_in1k",
+    "model.normalise": "own",
+    "stream.order": _SHUFFLED,
+    "stream.data_ratio": 0.05,
+    "stream.flip": False,
+    "learner.epochs": 20,
+    "learner.batch": 48,
+    "learner.lr": 0.001,
+    "learner.weight_decay": 2e-4,
+    "learner.schedule": "constant",
 }
 _COACT = {**_VIT_B, "model.name": "vit_base_patch16_224.orig_in21k", "model.normalise": "own"}
 _RESNET = {"model": "resnet18", "learner.epochs": 50, "learner.batch": 32}
@@ -278,7 +302,9 @@ RECIPES = {
     "forget_cifar100": {
         "house": Recipe({**_COLOUR, **_REQUESTS, "learner.epochs": 10}, _HOUSE),
         "pretrained": Recipe({**_PRETRAINED, **_REQUESTS}, _UNTUNED),
+        "zhao2024": Recipe(_IMAGENET100, _ZHAO),
     },
+    "forget_folder": {"zhao2024": Recipe(_IMAGENET100, _ZHAO)},
     "forget_digits": {
         "house": Recipe(
             {

@@ -6,6 +6,7 @@ import torch
 
 from clbench.errors import Mistake
 from clbench.streams.forgetting import Forgetting
+from clbench.streams.standard import RECIPES
 from clbench.testing import check_stream
 
 
@@ -34,6 +35,14 @@ def test_the_last_classes_of_the_order_go_first():
     assert [set(e.classes) for e in stream] == [
         set(range(10)), set(range(10)), {3, 1, 4, 5, 9, 2, 6, 8}, {3, 1, 4, 5, 9, 2}
     ]  # fmt: skip
+
+
+def test_the_papers_order_is_that_of_their_code():
+    """random.seed(1337), random.shuffle(list(range(100))); the default is another shuffle, by numpy."""
+    order = RECIPES["forget_folder"]["zhao2024"].values["stream.order"]
+    assert sorted(order) == list(range(100))
+    assert order[:10] == [83, 17, 10, 9, 89, 52, 7, 32, 37, 77]
+    assert order[80:90] == [51, 54, 13, 88, 84, 26, 50, 39, 96, 81]
 
 
 def test_everything_is_taught_first_and_a_share_is_at_hand_later():

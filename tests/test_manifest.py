@@ -4,14 +4,16 @@ Where one changes, numbers change: raise the stream's version, and say so in CHA
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
 import torch
 
+from clbench.catalogue import resolve
 from clbench.cli import main
 from clbench.data import Data, Source
+from clbench.errors import Mistake
 from clbench.stream import Exam, Experience, Stream, manifest
 from clbench.streams.borderless import Blurry, Turning
 from clbench.streams.fewshot import FewShot
@@ -57,6 +59,11 @@ GOLDEN = {
     "forgetting digits": "66dd10098a10bd503c4aaa8d73d909f283255876d8ae5f188102e30e5fde5a26",
 }
 """of seed 1"""
+SHOTS = {
+    "fewshot_cifar100": "a519e7ac48b75311ac5df2268b5009f0ffe5b5d40fce25c0e948d839f38ee572",
+    "fewtune_cifar100": "b20459160c547a72a8336b04283d38f000ee9d6d7a6d6609fa1d0974a9881463",
+}
+"""of seed 0, where CIFAR-100 is prepared"""
 
 
 def digest(stream, seed=1):
@@ -67,6 +74,17 @@ def digest(stream, seed=1):
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_is_the_same_on_every_machine(name):
     assert digest(STREAMS[name]) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", SHOTS)
+def test_the_shots_of_cifar100_are_what_they_were(name):
+    """No list of them is kept: they are drawn, from a data set whose content is checked."""
+    stream = replace(resolve("stream", name))
+    try:
+        found = digest(stream, 0)
+    except Mistake as missing:
+        pytest.skip(str(missing))
+    assert found == SHOTS[name]
 
 
 @dataclass

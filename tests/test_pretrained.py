@@ -37,6 +37,7 @@ def plain():
 
 def test_the_file_is_the_one_of_the_card():
     assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() == EMBEDDED_SHA256
+    assert f"`{EMBEDDED_SHA256}`" in EMBEDDED.with_name("README.md").read_text("utf-8")
 
 
 def test_the_weights_are_those_of_the_file_bit_for_bit():
