@@ -5,7 +5,8 @@
 
 Each run is revived as it stood at its end, and for each selection of modules fine-tuned on its own memory as FPF does
 (strategies/fpf.py), from the same state. Printed: a table of differences to the run itself, paired by seed, with 95 %
-intervals by Student's t and the exact sign-flip test's p; `--csv FILE` keeps each run's numbers.
+intervals by Student's t and the exact sign-flip test's p; `--csv FILE` keeps each run's numbers, and such a file in
+place of the folders prints its table again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +30,20 @@ from clbench.strategies.fpf import FPF
 from clbench.strategy import memory_of
 
 SELECTIONS = ("[bn,head]", "head", "all", "[bn.mean,bn.var]")
+
+
+class Line(NamedTuple):
+    """One run, fine-tuned in one way."""
+
+    strategy: str
+    hash: str
+    seed: int
+    modules: str
+    """what was fine-tuned; `base`: nothing"""
+    accuracy: float
+    """class-incremental, over all exams, then"""
+    cost: float
+    """share of plain training's compute"""
 
 
 def accuracy(run: Run) -> float:
@@ -53,31 +70,43 @@ def fine_tuned(folder: Path, select: str, share: float, rate: float) -> tuple[fl
     return accuracy(run), (run.learner.flops.total - before) / plain
 
 
+def measured(folder: Path, selections: Sequence[str], share: float, rate: float) -> list[Line]:
+    """Of each run in a folder, as it ended and after each fine-tuning."""
+    lines = []
+    for result in sorted(find(folder), key=lambda r: r.seed):
+        who = (result.strategy, result.hash, result.seed)
+        lines.append(Line(*who, "base", accuracy(revived(result.folder)), 0.0))
+        lines += [Line(*who, select, *fine_tuned(result.folder, select, share, rate)) for select in selections]
+        print(*(f"{of.modules} {100 * of.accuracy:.2f}" for of in lines[-1 - len(selections) :]), file=sys.stderr)
+    return lines
+
+
+def kept(file: Path) -> list[Line]:
+    """What `--csv` wrote."""
+    with file.open(newline="") as opened:
+        _, *rows = csv.reader(opened)
+    return [Line(who, hash, int(seed), modules, float(a), float(cost)) for who, hash, seed, modules, a, cost in rows]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="folder")
     parser.add_argument("--share", type=float, default=0.13, help="of plain training's compute")
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--select", nargs="+", default=SELECTIONS)
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    lines = []
+    lines: list[Line] = []
     for folder in given.folders:
-        for result in sorted(find(folder), key=lambda r: r.seed):
-            base = accuracy(revived(result.folder))
-            found[result.strategy, "base"].append(100 * base)
-            lines.append((result.strategy, result.hash, result.seed, "base", base, 0.0))
-            for select in given.select:
-                after, cost = fine_tuned(result.folder, select, given.share, given.rate)
-                found[result.strategy, select].append(100 * after)
-                lines.append((result.strategy, result.hash, result.seed, select, after, cost))
-            print(*(f"{line[3]} {100 * line[4]:.2f}" for line in lines[-1 - len(given.select) :]), file=sys.stderr)
+        lines += kept(folder) if folder.suffix == ".csv" else measured(folder, given.select, given.share, given.rate)
     if given.csv:
         with given.csv.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("strategy", "hash", "seed", "modules", "class/final_accuracy", "share of compute"))
             writer.writerows(lines)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for line in lines:
+        found[line.strategy, line.modules].append(100 * line.accuracy)
     print("| base | modules fine-tuned | n | base % | after % | gain, points | p |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for (strategy, select), values in found.items():

@@ -25,7 +25,7 @@ ELSEWHERE = {
     "And when the libraries themselves change?": "of APIs by when they live, not by strategy",
     "Permuted MNIST, 20 tasks, one epoch each": "measured before there were archives",
     "Rotated MNIST, 20 tasks, one epoch each": "measured before there were archives",
-    "FPF at the end of replay": "what benchmarks/fpf_at_end.py prints, of fpf_at_end.csv",
+    "FPF at the end of replay": "what benchmarks/fpf_at_end.py prints: below",
     "Does drift predict restoration?": "what benchmarks/drift_and_restoration.py prints",
 }
 """pages and sections whose tables are not made of one summary, or one paired difference, a cell"""
@@ -120,3 +120,18 @@ def test_tables_of_benchmarks(page, script, folder, capsys, monkeypatch):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
     assert lines
     assert not [line for line in lines if line not in text]
+
+
+def test_gains_of_fpf_are_those_of_the_kept_runs(capsys, monkeypatch):
+    kept = REFERENCE / "which_modules_forget" / "fpf_at_end.csv"
+    monkeypatch.setattr(sys, "argv", ["fpf_at_end.py", str(kept)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "benchmarks" / "fpf_at_end.py"), run_name="__main__")
+
+    def numbers(text):
+        rows = [re.split(r"[ `]*\|[ `]*", line) for line in text.splitlines() if line.startswith("|") and "±" in line]
+        return {(row[1], *row[3:]) for row in rows}
+
+    printed = numbers(capsys.readouterr().out)
+    assert printed
+    assert printed <= numbers((ROOT / "docs" / "which_modules_forget.md").read_text(encoding="utf-8"))
