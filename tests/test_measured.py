@@ -31,6 +31,10 @@ ELSEWHERE = {
 """pages and sections whose tables are not made of one summary, or one paired difference, a cell"""
 
 
+KINDS = {"forgetting": "forgetting", "over samples": "_samples", "average incremental": "average_incremental"}
+"""what the id of a column's summary has in it where its heading says so"""
+
+
 def stored() -> list[tuple[str, str, dict[str, dict[int, float]]]]:
     """Of each configuration kept: the stream, the strategy, and its summaries by seed."""
     found = []
@@ -50,24 +54,24 @@ def stored() -> list[tuple[str, str, dict[str, dict[int, float]]]]:
     return found + [(stream, name, {"class/final_accuracy": of}) for (stream, name, _), of in by_hash.items()]
 
 
-def intervals() -> dict[str, np.ndarray]:
-    """For each strategy means and half widths, of its configurations and of their differences to others (K x 2)."""
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+def intervals() -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """For each strategy and summary means and half widths, of configurations and of their differences to others."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(strategy: str, values: list[float]) -> None:
+    def add(strategy: str, id: str, values: list[float]) -> None:
         mean, half = mean_interval(values)
         if half is not None:
-            found[strategy.partition("(")[0]] += [(mean, half), (100 * mean, 100 * half)]
+            found[strategy.partition("(")[0]][id] += [(mean, half), (100 * mean, 100 * half)]
 
     runs = stored()
     for _, strategy, summaries in runs:
-        for of in summaries.values():
-            add(strategy, list(of.values()))
+        for id, of in summaries.items():
+            add(strategy, id, list(of.values()))
     for (stream, strategy, ours), (other, _, theirs) in permutations(runs, 2):
         for id in ours.keys() & theirs.keys() if stream == other else ():
             if len(seeds := ours[id].keys() & theirs[id].keys()) > 1:
-                add(strategy, [ours[id][seed] - theirs[id][seed] for seed in sorted(seeds)])
-    return {strategy: np.array(pairs) for strategy, pairs in found.items()}
+                add(strategy, id, [ours[id][seed] - theirs[id][seed] for seed in sorted(seeds)])
+    return found
 
 
 def rounds_to(text: str, pairs: np.ndarray) -> bool:
@@ -77,29 +81,33 @@ def rounds_to(text: str, pairs: np.ndarray) -> bool:
     return bool((abs(pairs - [float(mean), float(half)]) <= off).all(axis=1).any())
 
 
-def tables() -> list[tuple[str, str, str]]:
-    """Of each line of a table with an interval: the page, the section, the line."""
+def tables() -> list[tuple[str, str, list[str], str]]:
+    """Of each line of a table with an interval: the page, the section, the headings, the line."""
     found = []
     for page in sorted((ROOT / "docs").glob("*.md")):
-        section = ""
+        section, above, heads = "", "", []
         for line in page.read_text(encoding="utf-8").splitlines():
             section = line.lstrip("# ") if line.startswith("#") else section
+            heads = above.split("|") if line.startswith("| ---") else heads
             if line.startswith("|") and "±" in line and not {page.name, section} & ELSEWHERE.keys():
-                found.append((page.name, section, line))
+                found.append((page.name, section, heads, line))
+            above = line
     return found
 
 
 def test_tables_say_what_the_runs_say():
     made = intervals()
     wrong = []
-    for page, section, line in tables():
+    for page, section, heads, line in tables():
         names = sorted(set(re.findall(r"\w+", line)) & made.keys())
-        known = np.concatenate([np.empty((0, 2)), *(made[name] for name in names)])
-        wrong += [
-            f"{page}, {section}: no run of {names} comes to {cell}: {line}"
-            for cell in re.findall(r"[-+]?[\d.]+ ± [\d.]+", line)
-            if not rounds_to(cell, known)
-        ]
+        for head, text in zip(heads, line.split("|"), strict=True):
+            kind = next((part for words, part in KINDS.items() if words in head), "")
+            known = [pair for name in names for id, pairs in made[name].items() if kind in id for pair in pairs]
+            wrong += [
+                f"{page}, {section}: no run of {names} comes to {head.strip()} {cell}: {line}"
+                for cell in re.findall(r"[-+]?[\d.]+ ± [\d.]+", text)
+                if not rounds_to(cell, np.array(known).reshape(-1, 2))
+            ]
     assert not wrong, "\n".join(wrong)
 
 
