@@ -65,7 +65,7 @@ def start(phase: Path, results: Path, strategy: str, more: list[str]) -> subproc
     phase.write_bytes(b"\0\0")
     name, _, base = strategy.rstrip(")").partition("(")
     words = [
-        "stream=digits",
+        *([] if any(word.startswith("stream=") for word in more) else ["stream=digits"]),
         f"strategy={name}",
         *([f"strategy.base={base}"] if base else []),
         f"results={results}",
