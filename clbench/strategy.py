@@ -181,6 +181,11 @@ def check(strategy: Strategy) -> None:
         )
 
 
+def having(strategy: Strategy, attribute: str) -> Any:
+    """A strategy, or the first of those that it is put around, that has this attribute; None: none has."""
+    return next((layer for layer in layers(strategy) if hasattr(layer, attribute)), None)
+
+
 def memory_of(strategy: Strategy) -> Memory | None:
     """The memory of a strategy, or of the first that has one of those that it is put around; None: there is none."""
-    return next((layer.memory for layer in layers(strategy) if hasattr(layer, "memory")), None)
+    return getattr(having(strategy, "memory"), "memory", None)

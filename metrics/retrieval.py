@@ -14,7 +14,7 @@ import torch
 from clbench.metric import Look, Probe, Row
 from clbench.metrics.calibration import taught
 from clbench.metrics.exams import papers
-from clbench.strategy import layers
+from clbench.strategy import having
 from clbench.types import Count
 
 
@@ -31,7 +31,7 @@ class Retrieval(Probe):
         exams, learner = taught(look, self.samples), look.learner
         if not exams:
             return
-        decides = next((layer for layer in layers(look.strategy) if hasattr(layer, "retrieved")), None)
+        decides = having(look.strategy, "retrieved")
         if decides is None:
             note = f"{type(look.strategy).__name__} does not decide to which task an image belongs"
             yield Row(look.step, look.at, "retrieval/accuracy", "", None, 0, note)

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clbench.metric import Look, Probe, Row
-from clbench.strategy import layers
+from clbench.strategy import having
 from clbench.types import Fraction
 
 
 @dataclass
 class Sparsity(Probe):
-    """Right after each request: `requests/norm` of each block, what the strategy calls its `norms`: the length of all
-    that the request added to it; `requests/let_go`: how many of them are at most `below` times the largest. Undefined
+    """Right after each request: `sparsity/norm` of each block, what the strategy calls its `norms`: the length of all
+    that the request added to it; `sparsity/let_go`: how many of them are at most `below` times the largest. Undefined
     for a strategy that has no such norms.
     """
 
@@ -28,13 +28,13 @@ class Sparsity(Probe):
     def __call__(self, look: Look) -> Iterable[Row]:
         if not any(exam.until == look.step - 1 for exam in look.exams):
             return
-        grouping = next((layer for layer in layers(look.strategy) if hasattr(layer, "norms")), None)
+        grouping = having(look.strategy, "norms")
         if grouping is None:
             note = f"{type(look.strategy).__name__} has no norms of blocks"
-            yield Row(look.step, look.at, "requests/let_go", "", None, 0, note)
+            yield Row(look.step, look.at, "sparsity/let_go", "", None, 0, note)
             return
         norms = grouping.norms.tolist()
         for number, norm in enumerate(norms):
-            yield Row(look.step, look.at, "requests/norm", f"block {number}", norm)
+            yield Row(look.step, look.at, "sparsity/norm", f"block {number}", norm)
         let_go = sum(norm <= self.below * max(norms) for norm in norms)
-        yield Row(look.step, look.at, "requests/let_go", "", let_go, len(norms))
+        yield Row(look.step, look.at, "sparsity/let_go", "", let_go, len(norms))

@@ -109,7 +109,7 @@ def test_blocks_that_a_request_let_go():
     assert [(row.subject, row.value) for row in norms] == [
         (f"block {number}", pytest.approx(norm)) for number, norm in enumerate((2.0, 0.02, 0.021, 0.0))
     ]
-    assert count == Row(2, 7, "requests/let_go", "", 2, 4)
+    assert count == Row(2, 7, "sparsity/let_go", "", 2, 4)
     (nothing,) = rows(4, Around())
     assert (nothing.value, nothing.note) == (None, "Around has no norms of blocks")
 
