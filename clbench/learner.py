@@ -17,6 +17,8 @@ from clbench.batch import Batch, following
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
+from clbench.looks import Looks
+from clbench.loss_mask import Kind, LossMask
 from clbench.memory import Memory
 from clbench.modules import only, resting
 from clbench.optimizer import Optimizer, constant, cosine, multistep
@@ -79,7 +81,7 @@ class Learner:
     """bfloat16: forward passes under autocast"""
     keep_optimizer: bool = False
     """true: one optimiser for the whole stream; false: made anew at each experience"""
-    loss_mask: Literal["all", "seen", "experience", "batch"] = "all"
+    loss_mask: Kind = "all"
     """labels that the loss lets compete: all; those taught so far; experience: those taught together with the sample's
     own, which is training with task identities where experiences share no class; batch: those present in the batch
     (SCoLe's masking)"""
@@ -122,8 +124,7 @@ class Learner:
         self._shape, self._places = syllabus.shape, syllabus.places
         self.model.to(self.where).eval()
         self.optim: Optimizer | None = None
-        self._seen = torch.zeros(syllabus.classes, dtype=torch.bool, device=self.where)
-        self._together = torch.zeros(syllabus.classes, syllabus.classes, dtype=torch.bool, device=self.where)
+        self._mask = LossMask(self.loss_mask, syllabus.classes, self.where)
         self._stack: list[Around] = []
         self._still: list[nn.Module] = []
         self._unchecked: list[tuple[int, Tensor]] = []
@@ -131,7 +132,7 @@ class Learner:
         self._calls = 0
         self._saved: tuple[int, int, Callable[[], None]] | None = None
         self.after_epoch: Callable[[int, int], None] = lambda call, epoch: None
-        self.look_at((), lambda count: None)
+        self.looks = Looks()
         self.watchers: Sequence[Callable[[Batch, Tensor], None]] = ()
 
     def check(self) -> None:
@@ -178,17 +179,7 @@ class Learner:
         Raises:
             Mistake: there is a mask, and labels are sequences.
         """
-        if self.loss_mask != "all" and y.ndim > 1:
-            raise Mistake(f"learner.loss_mask={self.loss_mask} is for one label a sample; sequences take `all`.")
-        match self.loss_mask:
-            case "seen":
-                output = output.masked_fill(~self._seen, -torch.inf)
-            case "experience":
-                output = output.masked_fill(~self._together[y], -torch.inf)
-            case "batch":
-                present = torch.zeros_like(self._seen).index_fill_(0, y, True)
-                output = output.masked_fill(~present, -torch.inf)
-        return self._criterion(output, y)
+        return self._criterion(self._mask(output, y), y)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose, decided by the run's seed and the step count alone."""
@@ -368,7 +359,7 @@ class Learner:
         self.train(True)
         self.trained = max(self.trained, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
         trains, flops, kept = self._trains(loss), self.flops, None
-        due = self._next_look(optimizer) if ordinary else -1
+        due = self.looks.next(optimizer) if ordinary else -1
         losses: list[Tensor] = []
         with self._watched() as watch:
             while (batch := following(stream, kept)) is not None:
@@ -390,12 +381,19 @@ class Learner:
                 self._unchecked.append((self.step, losses[-1]))
                 if optimizer.done == due:
                     self._look(optimizer)
-                    due = self._next_look(optimizer)
+                    due = self.looks.next(optimizer)
         self.train(before)
         if self._unchecked:
             self._check()
         if losses:
             self.last_loss = float(torch.stack(losses).float().cpu().mean())
+
+    def _look(self, optimizer: Optimizer) -> None:
+        """Look, where that is due after the step just done."""
+        if due := self.looks.due(optimizer):
+            with resting(self.model):
+                for count in due:
+                    self.looks.look(count)
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[Batch], None]]:
@@ -443,8 +441,7 @@ class Learner:
         self.optim.stepped()
         self.step += 1
         self._unchecked.append((self.step, loss.detach().reshape(())))
-        if self._due(self.optim):
-            self._look(self.optim)
+        self._look(self.optim)
 
     def passed(self) -> None:
         """What `fit` does at its end, likewise.
@@ -538,28 +535,6 @@ class Learner:
         x = torch.zeros(size, *self._shape, device=self.where)
         return Batch(x, torch.zeros(size, *self._places, dtype=torch.int64, device=self.where), x)
 
-    # Looks within an experience.
-
-    def look_at(self, counts: Sequence[int], look: Callable[[int], None]) -> None:
-        """From now on `look(n)` is called n times an experience for each n in `counts`, evenly over its steps."""
-        self._counts, self._call_look = counts, look
-
-    def _next_look(self, optimizer: Optimizer) -> int:
-        """The step of an optimiser at which a look is next due; -1: none is."""
-        done, steps = optimizer.done - optimizer.first, optimizer.steps
-        after = [-(-(done * n // steps + 1) * steps // n) for n in self._counts]
-        return min((optimizer.first + step for step in after if step <= steps), default=-1)
-
-    def _look(self, optimizer: Optimizer) -> None:
-        with resting(self.model):
-            for n in self._due(optimizer):
-                self._call_look(n)
-
-    def _due(self, optimizer: Optimizer) -> list[int]:
-        """Which looks are due after the step that an optimiser has just done."""
-        done, steps = optimizer.done - optimizer.first, optimizer.steps
-        return [n for n in self._counts if done <= steps and done * n // steps > (done - 1) * n // steps]
-
     def seed_globals(self, purpose: str) -> None:
         """Seed the generators that belong to nobody (torch's, numpy's, Python's), as `rng` is seeded."""
         seed = derive(self.seed, purpose, self.step)
@@ -574,8 +549,7 @@ class Learner:
     def begin(self, experience: Experience) -> None:
         """Before an experience is learned: note its classes, make the optimiser, count `passes` from 0."""
         members = torch.tensor(sorted(experience.classes), dtype=torch.int64, device=self.where)
-        self._seen[members] = True
-        self._together[members[:, None], members] = True
+        self._mask.teach(members)
         steps = self.steps(len(experience.train))
         if self.optim is None or not self.keep_optimizer:
             self.optim = self.new_optimizer(steps)
@@ -600,8 +574,7 @@ class Learner:
             "seconds": self.seconds,
             "trained": self.trained,
             "flops": self.flops,
-            "seen": self._seen,
-            "together": self._together,
+            "mask": self._mask,
             "last_loss": self.last_loss,
         }
 
@@ -610,7 +583,6 @@ class Learner:
         self.step, self.seconds, self.last_loss = state["step"], state["seconds"], state["last_loss"]
         self.trained = state["trained"]
         self.optim = state["optim"]
-        self._seen, self._together = state["seen"], state["together"]
 
 
 _KNOWN = nullcontext()

@@ -15,6 +15,7 @@ import torch
 
 from clbench import checkpoint
 from clbench.learner import Diverged, Learner, Model
+from clbench.looks import Looks
 from clbench.metric import Look, Probe, Row
 from clbench.recorder import Recorder
 from clbench.state import pack, pack_value, unpack, unpack_value
@@ -88,7 +89,7 @@ class Run:
         )
         self.learner.after_epoch = self._after_epoch
         counts = sorted({n for probe in self.probes for n in probe.when if isinstance(n, int)})
-        self.learner.look_at(counts, self._look_inside)
+        self.learner.looks = Looks(counts, self._look_inside)
         self.learner.watchers = [probe.watch for probe in self.probes if type(probe).watch is not Probe.watch]
         self._exams, self._syllabus = self.stream.exams(), syllabus
         self._taught: Counter[int] = Counter()

@@ -10,6 +10,7 @@ from small import Normed, images, lesson, opened, syllabus, teach, weights
 
 from clbench.data import Data, Source
 from clbench.learner import Learner
+from clbench.looks import Looks
 from clbench.models import CNN, MLP, ConvBN, ResNet18, ViT
 from clbench.modules import tensors
 from clbench.pretrained import ViTT6
@@ -276,7 +277,7 @@ def test_frozen_layers_save_the_products_of_their_gradients(monkeypatch):
 def test_looks_within_an_experience_are_as_many():
     looks = []
     learner = opened(model=SMALL_VIT, batch=8)
-    learner.look_at([2], looks.append)
+    learner.looks = Looks([2], looks.append)
     teach(learner, HFT(), LESSONS)
     assert looks == [2] * 4
 

@@ -13,6 +13,7 @@ from clbench.batch import Batch
 from clbench.errors import Mistake
 from clbench.flops import counted
 from clbench.learner import Diverged, Learner
+from clbench.looks import Looks
 from clbench.memory import Reservoir
 from clbench.seeds import derive
 from clbench.strategies.baselines import Joint
@@ -644,7 +645,7 @@ def test_features_are_what_the_head_is_given():
 @pytest.mark.parametrize("keep", [True, False])
 def test_looks_are_spread_evenly_over_the_steps_of_each_experience(counts, steps, expected, keep):
     learner, seen = opened(batch=2, epochs=2 - steps % 2, keep_optimizer=keep), []
-    learner.look_at(counts, lambda n: seen.append((learner.step, n, learner.model.training)))
+    learner.looks = Looks(counts, lambda n: seen.append((learner.step, n, learner.model.training)))
     data = images([0, 1] * (steps // (2 - steps % 2)))
     teach(learner, Strategy(), [lesson(data), lesson(data, 1)])
     later = [(step + steps, n) for step, n in expected]
@@ -653,7 +654,7 @@ def test_looks_are_spread_evenly_over_the_steps_of_each_experience(counts, steps
 
 def test_a_phase_of_its_own_is_not_looked_into():
     learner, data, seen = opened(batch=4), images([0, 1] * 10), []
-    learner.look_at((5,), lambda n: seen.append(learner.step))
+    learner.looks = Looks((5,), lambda n: seen.append(learner.step))
     learner.begin(lesson(data))
     learner.fit(learner.batches(data), Strategy().loss, optimizer=learner.new_optimizer(5))
     assert seen == []

@@ -10,6 +10,7 @@ from torch import nn
 from clbench import catalogue
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.looks import Looks
 from clbench.strategies.baselines import Naive
 from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import KFPF
@@ -251,7 +252,7 @@ def test_hooks_are_there_while_it_trains_and_see_nothing_else():
             copy.deepcopy(learner.model).eval()(1e3 * torch.ones(3, 1, 4, 4))
 
         if looks:
-            learner.look_at((5,), look)
+            learner.looks = Looks((5,), look)
         teach(learner, strategy, two_lessons())
         assert hooks(learner.model) == 0
         found.append(weights(learner))
