@@ -116,6 +116,13 @@ PRESETS = [
     Preset("agem_r", "cifar10", {"learner.lr": 0.03}, _DER.format("agem_r"), recipe="der2020"),
     Preset(
         "agem",
+        "cifar100_17",
+        {"strategy.memory_size": 1105, "learner.replay_batch": 256, "learner.lr": 0.03},
+        "Chaudhry et al. 2019 (A-GEM); the authors' code: memory, 13 a class, the reference batch, the rate",
+        recipe="agem2019",
+    ),
+    Preset(
+        "agem",
         "cifar100",
         {"learner.lr": 0.03},
         "tuned here on validation (protocol first=3, seed 100, 2 candidates of learner.lr)",

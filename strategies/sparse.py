@@ -19,10 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clbench.adapters import transformer
 from clbench.batch import Batch
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.optimizer import Followed, Optimizer
@@ -139,6 +140,8 @@ class LTSFT(Sparse):
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
+        if not self.body(learner):
+            raise Mistake("lt_sft trains some weights of the body, and of this model's none trains.")
         self.phase: Optimizer | None = None
 
     def learn(self, learner: Learner, experience: Experience) -> None:
@@ -147,15 +150,16 @@ class LTSFT(Sparse):
         for _ in learner.passes():
             learner.fit(learner.batches(experience.train), self.plain_loss, optimizer=self.phase)
         self.phase = None
-        changes = {
-            name: (p.detach() - before[name]).abs_()
-            for name, p in learner.model.named_parameters()
-            if p.requires_grad and not name.startswith("head.")
-        }
+        changes = {name: (p.detach() - before[name]).abs_() for name, p in self.body(learner).items()}
         learner.model.load_state_dict(before)
         statistics = tensors(learner.model).keys() - dict(learner.model.named_parameters()).keys()
         with self.masked(learner, largest(changes, self.share), statistics):
             super().learn(learner, experience)
+
+    def body(self, learner: Learner) -> dict[str, nn.Parameter]:
+        """What trains of the body, by name."""
+        named = learner.model.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and not name.startswith("head.")}
 
     def plain_loss(self, learner: Learner, batch: Batch) -> Tensor:
         """What the first phase minimises."""

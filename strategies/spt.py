@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.adapters import lora
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import resting
 from clbench.seeds import derive
@@ -68,6 +69,8 @@ class SPT(Sparse):
             parts = range(count) if count > 1 else None
             lora(model, "|".join(alike), self.rank, parts=parts, seed=derive(learner.seed, f"lora of {count}"))
         super().start(learner, syllabus)
+        if not any(model.get_parameter(name).requires_grad for name in self.candidates):
+            raise Mistake("spt trains the most sensitive weights of the body, and of this model's none trains.")
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         entries, low = self.choose(self.sensitivity(learner, experience))

@@ -294,6 +294,12 @@ def test_s2ft_needs_attention():
         S2FT().start(opened(), syllabus(sizes=[32]))
 
 
+@pytest.mark.parametrize("kind", [LTSFT, SPT])
+def test_a_body_without_weights_has_none_to_choose_from(kind):
+    with pytest.raises(Mistake, match="weights of the body, and of this model's none trains"):
+        kind().start(opened(model=Net(hidden=0)), syllabus(sizes=[32]))
+
+
 @pytest.mark.parametrize(
     ("make", "model"),
     [
