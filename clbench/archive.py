@@ -4,12 +4,14 @@ An archive is `runs.zip`, the folders of runs as they are but for what no table 
 rows that no summary reads; and where on its machine a file lay that `tuned=` or `config=` named. `clbench
 leaderboard`, `report`, `compare` and `reproduce` read it like any other folder.
 README.md and table.csv beside it are made of it and of nothing else, so a number that was changed by hand is found.
-Which metrics they show stands in columns.txt, an id a line, the first ranked by; without it a leaderboard's.
+Which metrics they show stands in columns.txt, an id a line, the first ranked by; without it a leaderboard's. Commands
+that read the folder show these, too, where they are not told others.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -34,33 +36,35 @@ FOLDER = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/]+\.yaml\b)")
 """where such a file lay, by its whole path: that is of a machine, not of the run"""
 
 
-def archive(results: Sequence[Result], target: Path, columns: Sequence[str] = ()) -> Path:
+def archive(results: Sequence[Result], target: Path, show: Sequence[str] = ()) -> Path:
     """Write an archive of runs into a folder, in place of one that is there, with its tables.
 
     Args:
         results: finished runs.
         target: the folder.
-        columns: ids of summaries, the first ranked by; without any those that the folder's tables have had stay.
+        show: ids of summaries, the first ranked by; without any those that the folder's tables have had stay.
 
     Raises:
         Mistake: there is no run, one is not finished, the folder holds runs, there is no such summary, or nothing can
             be written there.
     """
-    summaries(columns)
+    summaries(show)
     if runs := next(target.rglob("meta.json"), None):
         raise Mistake(f"{target} holds runs ({runs.parent}); name the archive last: results/reference/NAME.")
     unfinished = [str(result.folder) for result in results if result.state == "running"]
     if not results or unfinished:
         raise Mistake(f"Not finished: {unfinished[0]}." if unfinished else "There is no run to keep.")
     groups = configurations(results)
-    kept = frozenset[str]().union(*(needed(group[0].rows()) for group in groups))
+    told = ([result for result in group if result.state == "done"] or group for group in groups)
+    kept = frozenset[str]().union(*(needed(group[0].rows()) for group in told))
+    trimmed = {"rows.csv": lambda text: _of(text, kept), "status.json": _without_length}
     contents: dict[str, str] = {}
     for result in (result for group in groups for result in group):
         folder = f"{result.stream}/{result.strategy}/{result.hash}/seed-{result.seed}"
         for name in FILES:
             if (result.folder / name).exists():
                 text = (result.folder / name).read_text(encoding="utf-8")
-                contents[f"{folder}/{name}"] = _of(text, kept) if name == "rows.csv" else FOLDER.sub("", text)
+                contents[f"{folder}/{name}"] = trimmed.get(name, _without_folders)(text)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(target / ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
@@ -68,8 +72,8 @@ def archive(results: Sequence[Result], target: Path, columns: Sequence[str] = ()
                 entry = zipfile.ZipInfo(name)
                 entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
                 file.writestr(entry, contents[name])
-        if columns:
-            (target / COLUMNS).write_text("".join(f"{id}\n" for id in columns), encoding="utf-8")
+        if show:
+            (target / COLUMNS).write_text("".join(f"{id}\n" for id in show), encoding="utf-8")
     except OSError as error:
         raise Mistake(f"{target} can't be written to: {error.strerror}.") from None
     write_tables(target)
@@ -94,6 +98,15 @@ def _of(rows: str, metrics: frozenset[str]) -> str:
     return head + "".join(line for line in lines if line.split(",", 3)[2] in metrics)
 
 
+def _without_folders(text: str) -> str:
+    return FOLDER.sub("", text)
+
+
+def _without_length(status: str) -> str:
+    """A status.json that says nothing of the length of rows.csv, which an archive shortens."""
+    return json.dumps({key: value for key, value in json.loads(status).items() if key != "rows"})
+
+
 def archives(root: Path) -> list[Path]:
     """The folders beneath `root` that hold an archive.
 
@@ -106,14 +119,27 @@ def archives(root: Path) -> list[Path]:
     return found
 
 
+def columns(folder: Path) -> list[str]:
+    """The ids that columns.txt of a folder names, the first to rank by; without the file a leaderboard's.
+
+    Raises:
+        Mistake: it names a summary that is not there, or cannot be read.
+    """
+    file = folder / COLUMNS
+    try:
+        ids = file.read_text(encoding="utf-8").split() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"{file} cannot be read: {error}.") from None
+    return list(summaries(ids)) or list(DEFAULT)
+
+
 def tables(folder: Path) -> dict[str, str]:
     """What is made of an archive to stand beside it, file name to text.
 
     Raises:
         Mistake: columns.txt names a summary that is not there.
     """
-    results, file = find(folder), folder / COLUMNS
-    first, *others = (file.read_text(encoding="utf-8").split() if file.exists() else []) or DEFAULT
+    results, (first, *others) = find(folder), columns(folder)
     boards = leaderboard(results, others, first)
     facts = (
         f"- {key}: {texts[0]}" if len(texts) == 1 else f"- {key}:\n" + "\n".join(f"  - {text}" for text in texts)

@@ -54,17 +54,22 @@ def resolve(kind: str, name: str) -> Any:
     if name not in catalogue:
         raise unknown(kind, name, catalogue)
     reference = catalogue[name]
-    if not isinstance(reference, str):
-        return reference
+    found = _imported(kind, name, reference) if isinstance(reference, str) else reference
+    if isinstance(found, type) and is_dataclass(found) and "__dataclass_fields__" not in vars(found):
+        where = f"The {kind} '{name}' ({found.__module__}:{found.__qualname__})"
+        if "__init__" in vars(found):
+            raise Mistake(f"{where} has an __init__ of its own; options are the fields of a @dataclass.")
+        for option in (name for name, of in get_annotations(found).items() if "ClassVar" not in str(of)):
+            raise Mistake(f"{where} lacks @dataclass, without which {option} is no option.")
+    return found
+
+
+def _imported(kind: str, name: str, reference: str) -> Any:
     module, _, attribute = reference.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise Mistake(f"The {kind} '{name}' can't be imported from {reference}: {error}.") from error
-    bare = isinstance(found, type) and is_dataclass(found) and "__dataclass_fields__" not in vars(found)
-    for option in (name for name, of in (get_annotations(found) if bare else {}).items() if "ClassVar" not in str(of)):
-        raise Mistake(f"The {kind} '{name}' ({reference}) lacks @dataclass, without which {option} is no option.")
-    return found
 
 
 def home(kind: str, name: str) -> Any:

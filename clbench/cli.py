@@ -78,8 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(do=lambda given: _version(parser, given))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
+    def sentence(text: str) -> str:
+        return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
+
     def command(name: str, do: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        found = commands.add_parser(name, help=help, description=sentence(help))
         found.set_defaults(do=do)
         return found
 
@@ -150,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("folder", nargs="?", type=Path, default=Path("results"))
     board.add_argument("--stream", help="of this stream only")
     board.add_argument("--metric", action="append", help="a column; repeat for more (clbench list metrics)")
-    board.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+    board.add_argument("--rank-by", metavar="METRIC")
     board.add_argument("--ranks", action="store_true", help="mean ranks over several streams instead, with uncertainty")
     board.add_argument(
         "--figure", type=Path, help="also draw accuracy over the stream into this file (.svg, .png, .pdf)"
@@ -186,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--to", type=Path, metavar="FILE", help="report.html in the folder when left out")
     report.add_argument("--title", help="its heading; the folder's name when left out")
     report.add_argument("--metric", action="append", help="a column; repeat for more")
-    report.add_argument("--rank-by", default="class/final_accuracy", metavar="METRIC")
+    report.add_argument("--rank-by", metavar="METRIC")
 
     again = command(
         "reproduce", _reproduce, "run a stored configuration again: are its numbers inside their intervals?"
@@ -339,11 +342,12 @@ def _validate(given: argparse.Namespace) -> int:
 
     plans, chosen = config.plans(given.words or FIRST)
     from clbench import sweep
+    from clbench.tables import counted
 
     work = sweep.tasks(plans, Path(chosen.results).expanduser(), given.words)
     for task in work:
         print(task.folder)
-    print(f"{len(work)} run{'s' if len(work) > 1 else ''} can start.")
+    print(f"{counted(len(work), 'run')} can start.")
     return 0
 
 
@@ -420,6 +424,7 @@ def _pretrain(given: argparse.Namespace) -> int:
 
 def _leaderboard(given: argparse.Namespace) -> int:
     from clbench import results
+    from clbench.archive import columns
 
     found = [r for r in results.find(given.folder) if given.stream in (None, r.stream)]
     if not found:
@@ -428,21 +433,23 @@ def _leaderboard(given: argparse.Namespace) -> int:
                 f"run in {given.folder} of a stream", given.stream, {r.stream for r in results.find(given.folder)}
             )
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
+    first, *others = columns(given.folder)
+    metrics, rank_by = given.metric or others, given.rank_by or first
     if given.ranks:
         if ignored := [o for o in ("figure", "cost", "metric") if getattr(given, o)]:
             raise Mistake(
                 f"--ranks is a table of its own: --{ignored[0]} says nothing there; --rank-by METRIC chooses."
             )
-        print(results.render_ranking(results.rank(found, given.rank_by), given.format), end="")
+        print(results.render_ranking(results.rank(found, rank_by), given.format), end="")
         return 0
-    boards = results.leaderboard(found, given.metric or results.DEFAULT, given.rank_by)
+    boards = results.leaderboard(found, metrics, rank_by)
     print(results.render(boards, given.format), end="")
     from clbench import figures
 
     if given.figure:
         _draw("figure", given.figure, figures.curves(found))
     if given.cost:
-        _draw("cost", given.cost, figures.cost(found, (given.metric or [given.rank_by])[0]))
+        _draw("cost", given.cost, figures.cost(found, (given.metric or [rank_by])[0]))
     return 0
 
 
@@ -450,11 +457,12 @@ def _draw(option: str, file: Path, figure: Any) -> None:
     try:
         figure.savefig(file, dpi=150)
     except (OSError, ValueError) as error:
-        raise Mistake(f"--{option} {file} can't be written: {error}.") from None
+        raise Mistake(f"--{option} {file} can't be written: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _compare(given: argparse.Namespace) -> int:
     from clbench import results
+    from clbench.archive import columns
 
     if given.against:
         reference = results.select(given.results, given.against)
@@ -462,14 +470,14 @@ def _compare(given: argparse.Namespace) -> int:
         for group in named:
             results.comparable(group, reference)
         there = [run for group in named for run in group] or results.find(given.results)
-        for metric in given.metric or results.DEFAULT[:1]:
+        for metric in given.metric or columns(given.results)[:1]:
             found = results.paired(there, reference, metric, given.holm)
             print(results.render_paired(found, given.format), end="")
         return 0
     if len(given.names) != 2:
         raise Mistake("clbench compare takes two names, or --against one: clbench compare er naive.")
     a, b = (results.select(given.results, spec) for spec in given.names)
-    comparison = results.compare(a, b, given.metric or results.DEFAULT, given.holm)
+    comparison = results.compare(a, b, given.metric or columns(given.results), given.holm)
     print(results.render_comparison(comparison, given.format), end="")
     return 0
 
@@ -488,19 +496,22 @@ def _reference(given: argparse.Namespace) -> int:
 
 def _report(given: argparse.Namespace) -> int:
     from clbench import results
+    from clbench.archive import columns
     from clbench.report import report
+    from clbench.tables import counted
 
     found = results.find(given.folder)
     if not found:
         raise Mistake(f"There is no run in {given.folder}: clbench run makes some.")
     file, title = given.to or given.folder / "report.html", given.title or given.folder.resolve().name
     place = "" if given.folder == Path("results") else f" --results {shlex.quote(str(given.folder))}"
-    text = report(found, given.metric or results.DEFAULT, given.rank_by, title, place)
+    first, *others = columns(given.folder)
+    text = report(found, given.metric or others, given.rank_by or first, title, place)
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Mistake(f"{file} can't be written: {error.strerror}.") from None
-    print(f"{file}: {len(found)} runs, {len(text.encode()) / 1e6:.1f} MB")
+    print(f"{file}: {counted(len(found), 'run')}, {len(text.encode()) / 1e3:.0f} kB")
     return 0
 
 
@@ -539,6 +550,7 @@ def _reproduce(given: argparse.Namespace) -> int:
 
 def _archive(given: argparse.Namespace) -> int:
     from clbench import archive, results
+    from clbench.tables import counted
 
     found = [result for folder in given.folders for result in results.find(folder)]
     columns: dict[str, None] = {}
@@ -546,7 +558,7 @@ def _archive(given: argparse.Namespace) -> int:
         columns = dict.fromkeys((given.rank_by or "class/final_accuracy", *(given.metric or results.DEFAULT)))
     file = archive.archive(found, given.target, list(columns))
     kept, size = len(results.find(file.parent)), file.stat().st_size / 1e3
-    print(f"{file}: {kept} runs, {size:.0f} kB; README.md and table.csv beside it")
+    print(f"{file}: {counted(kept, 'run')}, {size:.0f} kB; README.md and table.csv beside it")
     return 0
 
 

@@ -162,17 +162,17 @@ def claims(n: int, found: list[Difference], holm: bool) -> list[str]:
     if n < ENOUGH:
         count = "1 seed" if n == 1 else f"{n} seeds"
         p = f"{smallest_p(n):.3g}".removeprefix("0")
-        return [f"With {count} no difference can be claimed: the smallest p is {p}; {ENOUGH} seeds are needed."]
+        notes.append(f"With {count} no difference can be claimed: the smallest p is {p}; {ENOUGH} seeds are needed.")
     if any(difference.detectable is not None for difference in found):
         notes.append(
             f"80 % power: the difference that {n} seeds with this spread show at p ≤ .05 with that probability."
         )
     if holm:
         notes.append(f"p: corrected by Holm's procedure for there being {tests}.")
-        if tests and tests * smallest_p(n) > 0.05:
+        if n >= ENOUGH and tests * smallest_p(n) > 0.05:
             enough = next(m for m in range(n, 99) if tests * smallest_p(m) <= 0.05)
             notes.append(f"Corrected for {tests}, {n} seeds can't bring the first p to .05; {enough} seeds can.")
-    elif tests > 1:
+    elif tests > 1 and n >= ENOUGH:
         notes.append(f"Each p stands for itself: none is corrected for there being {tests} of them (--holm).")
     return notes
 

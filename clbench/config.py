@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clbench import catalogue
-from clbench.errors import Mistake, unknown
+from clbench.errors import Mistake, near, unknown
 from clbench.fields import default_of, documentation
 from clbench.pretrained import Pretrained
 from clbench.types import Count, Natural
@@ -113,11 +113,14 @@ class Plan:
         return {**self.stream.checksums(), **(self.model.checksums() if isinstance(self.model, Pretrained) else {})}
 
     def hash(self, checksums: Mapping[str, str]) -> str:
-        """What the run's numbers depend on, but for the seed: 12 hexadecimal digits."""
+        """What the run's numbers depend on, but for the seed: 12 hexadecimal digits.
+
+        Options that are null are left out, so that a new option which is null by default makes no other hash.
+        """
         text = {
             path: to_text(value)
             for path, value in self.values.items()
-            if path != "seed" and not (path.endswith((".data", ".weights")) and "/" in str(value))
+            if path != "seed" and value is not None and not (path.endswith((".data", ".weights")) and "/" in str(value))
         }
         content = json.dumps([text, sorted(checksums.values()), self.versions()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -180,7 +183,7 @@ def check_names(points: Iterable[Values]) -> None:
         for path, value in point.items():
             root = path.partition(".")[0]
             if root not in GROUPS:
-                raise unknown("setting", root, GROUPS)
+                raise unknown("setting", root, GROUPS, _misplaced(root, point))
             if path in UNCHOSEN:
                 raise Mistake(f"The {path} is not chosen but set: {UNCHOSEN[path]}")
             if path in ROOTS:
@@ -191,6 +194,18 @@ def check_names(points: Iterable[Values]) -> None:
                 name = value.partition(":")[0] if path == "model" else value
                 if name not in catalogue.names(path):
                     raise unknown(path, name, catalogue.names(path))
+
+
+def _misplaced(name: str, point: Values) -> list[str]:
+    """Where an option of this name has its place: of the learner, or of what is chosen."""
+    from clbench.learner import Learner
+
+    chosen = {"learner": Learner} | {
+        kind: catalogue.resolve(kind, value)
+        for kind, value in point.items()
+        if kind in ROOTS and value in catalogue.names(kind)
+    }
+    return [f"{kind}.{name}" for kind, entry in chosen.items() if name in {option.name for option in fields(entry)}]
 
 
 def resolve(point: Values) -> Plan:
@@ -430,7 +445,8 @@ class _Resolver:
         owner = above if above in UNCHOSEN else f"{above}={to_text(self.values[above])}"
         if not options:
             return Mistake(f"There is no setting named '{path}': {owner} has no options.")
-        return unknown(f"option of {owner}", leaf, options)
+        elsewhere = [path for path in self.known if path.rpartition(".")[2] == leaf and not near(leaf, options)]
+        return unknown(f"option of {owner}", leaf, options, elsewhere)
 
 
 def name_of(kind: str, thing: Any) -> str:

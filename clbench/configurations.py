@@ -8,6 +8,7 @@ from typing import Any
 
 from clbench.errors import Mistake, unknown
 from clbench.result import Result, find
+from clbench.words import NULL
 
 FIRST = ("stream", "model", "epochs", "batch", "scenario", "experiences", "class order", "order")
 """the fields of a protocol that a reader looks for first"""
@@ -98,7 +99,7 @@ def _options(meta: dict[str, Any]) -> dict[str, str]:
     return {
         path.removeprefix("strategy."): value
         for path, value in meta.get("config", {}).items()
-        if path not in ("seed", "stream", "strategy") and path.partition(".")[2] not in axes
+        if path not in ("seed", "stream", "strategy") and path.partition(".")[2] not in axes and value != NULL
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -18,12 +18,24 @@ MANY = 100
 """more names than anyone reads in an error"""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> Mistake:
-    """There is no `kind` named `name`: says so, with the nearest valid name and the choice."""
+def unknown(kind: str, name: str, known: Iterable[str], elsewhere: Sequence[str] = ()) -> Mistake:
+    """There is no `kind` named `name`: says so, with the nearest valid names and the choice.
+
+    Args:
+        elsewhere: names that it has in other places, which are then meant rather than a similar one here.
+    """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    guess = " or ".join(f"'{one}'" for one in elsewhere or near(name, names))
+    meant = f" Did you mean {guess}?" if guess else ""
     there = f"There are: {', '.join(names)}." if len(names) <= MANY else f"`clbench list` names all {len(names)}."
     if not names:
         there = "There are none; is the project installed (pip install -e .)?"
-    return Mistake(f"There is no {kind} named '{name}'.{guess} {there}")
+    return Mistake(f"There is no {kind} named '{name}'.{meant} {there}")
+
+
+def near(name: str, names: Sequence[str]) -> list[str]:
+    """Those of some names that a misspelt one may stand for: without its group (`forgetting`), as papers have it
+    (`DER++`), or with a slip.
+    """
+    word = name.casefold().replace("+", "p").replace("-", "_")
+    return [one for one in names if one.rpartition("/")[2] == word] or get_close_matches(word, names, n=1)

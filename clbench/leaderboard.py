@@ -21,6 +21,7 @@ from clbench.configurations import (
 from clbench.metric import Summary
 from clbench.result import Result, summaries, trouble
 from clbench.tables import Table, heading, mark, quantities, sheet, write
+from clbench.words import NULL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,10 +147,10 @@ def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
     notes = []
     [(usual, _), *others] = Counter(tuple(row.seeds) for row in rows).most_common()
     if others:
-        unusual = ", ".join(f"{row.strategy} {ranges(row.seeds)}" for row in rows if tuple(row.seeds) != usual)
+        unusual = "; ".join(f"{row.strategy} {ranges(row.seeds)}" for row in rows if tuple(row.seeds) != usual)
         notes.append(f"Not all rows have the same seeds: {unusual}; the others {ranges(usual)}.")
     if len(rows) > 1 and min(len(row.seeds) for row in rows) < ENOUGH:
-        notes.append(f"With fewer than {ENOUGH} seeds no difference between two rows can be claimed.")
+        notes.append(f"With fewer than {ENOUGH} seeds no difference to another row can be claimed.")
     if on_validation(results[0].protocol):
         notes.append("Exams are validation shares: to choose options by, not to judge strategies by.")
     return Board(results[0].protocol, metrics, rows, notes)
@@ -159,7 +160,7 @@ def _rates(groups: list[list[Result]], found: list[float | None], better: str) -
     """For each configuration that was run at several rates, by the index of the best one."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for index, (one, *_) in enumerate(groups):
-        rest = {path: value for path, value in one.config.items() if path not in ("learner.lr", "seed")}
+        rest = {p: value for p, value in one.config.items() if p not in ("learner.lr", "seed") and value != NULL}
         if "learner.lr" in one.config:
             alike.setdefault((one.strategy, *sorted(rest.items()), repr(one.meta.get("versions"))), []).append(index)
     rates = {}

@@ -61,6 +61,8 @@ def paired(
     Raises:
         Mistake: there is nothing to compare the reference with, or there is no such summary.
     """
+    from clbench.statistics import ENOUGH
+
     columns = summaries(dict.fromkeys((metric, COMPUTE)))
     one = reference[0]
     groups = [g for g in configurations(results) if g[0].protocol == one.protocol and _who(g) != _who(reference)]
@@ -81,7 +83,11 @@ def paired(
         cost = cell[COMPUTE].mean
         compute = cost / whole if cost is not None and whole else None
         lines.append(Line(name, seeds(group), cell[metric], compute, found.get(index), group[0].preset))
-    notes = claims(min((d.n for d in found.values()), default=1), list(found.values()), holm)
+    most = max((d.n for d in found.values()), default=1)
+    notes = claims(most, list(found.values()), holm)
+    few = [line.name for line in lines if line.difference and line.difference.n < ENOUGH <= most]
+    if few:
+        notes.append(f"Fewer than {ENOUGH} seeds are shared with {', '.join(few)}: nothing can be claimed there.")
     if not all(shares):
         apart = [line.name for line, shared in zip(lines, shares, strict=False) if not shared]
         notes.append(f"No seed is shared with {', '.join(apart)}.")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 2000
 """of the bootstrap"""
+TOLD = 5
+"""strategies of which it is said why they are left out"""
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ def rank(results: Iterable[Result], metric: str = "class/final_accuracy") -> Ran
             reasons[name] = f"is not on {', '.join(absent)}"
     names = [name for name in names if name not in reasons]
     if len(names) < 2:
-        told = "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items()))
-        raise Mistake(f"Fewer than two strategies stand once on each of {', '.join(boards)}: {told}.")
+        raise Mistake(
+            f"Fewer than two strategies stand once on each of {len(boards)} streams: {_told(reasons)}. Ranks take "
+            "several strategies that were run on all of them."
+        )
     if reasons:
-        notes.append(f"Left out: {'; '.join(f'{name} {reason}' for name, reason in sorted(reasons.items()))}.")
+        notes.append(f"Left out: {_told(reasons)}.")
     shared = [sorted(set.intersection(*(set(board[name]) for name in names))) for board in boards.values()]
     if not all(shared):
         without = list(boards)[[bool(s) for s in shared].index(False)]
@@ -125,6 +129,13 @@ def rank(results: Iterable[Result], metric: str = "class/final_accuracy") -> Ran
     places.sort(key=lambda place: (place.rank, place.strategy))
     critical = nemenyi(len(names), len(boards))
     return Ranking(summary, list(boards), shared, places, friedman(ranks), critical, notes)
+
+
+def _told(reasons: dict[str, str]) -> str:
+    """Why strategies are left out, of those with the shortest reasons first: of so many as a reader takes in."""
+    first = sorted(reasons.items(), key=lambda one: (len(one[1]), one))[:TOLD]
+    more = f"; and {len(reasons) - TOLD} others" if len(reasons) > TOLD else ""
+    return "; ".join(f"{name} {reason}" for name, reason in first) + more
 
 
 def _values(group: list[Result], metric: str) -> dict[int, float]:

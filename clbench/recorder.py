@@ -81,8 +81,10 @@ class Recorder:
         write_atomically(self.folder / "meta.json", json.dumps(meta, indent=1).encode())
 
     def status(self, state: str, step: int = 0, at: int = 0, error: str = "") -> None:
-        """Say how the run stands: running, done, diverged or failed."""
-        content = {"state": state, "step": step, "at": at, "error": error, "pid": os.getpid()}
+        """Say how the run stands: running, done, diverged or failed; done, how long rows.csv is."""
+        content: dict[str, Any] = {"state": state, "step": step, "at": at, "error": error, "pid": os.getpid()}
+        if state == "done":
+            content["rows"] = self.lengths()["rows.csv"]
         write_atomically(self.folder / "status.json", json.dumps(content).encode())
 
     def write(self, rows: Iterable[Row], file: str = "rows.csv") -> None:

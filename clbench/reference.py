@@ -82,6 +82,10 @@ def against(runs: Sequence[Result], references: Sequence[Result]) -> list[Table]
         unit, (text,) = quantities([None if missing else mean_interval(numbers)], metric.unit)
         rows.append([heading(metric, unit), text + (mark(marks, missing) if missing else "")])
     notes = [f"{mark(marks, reason)} {reason}" for reason in list(marks)]
+    if reference.config.get("stream.draw") != "iid" and reference.strategy not in ("joint", "cumulative"):
+        notes.append(
+            f"{reference.strategy} is neither joint, cumulative nor i.i.d. training, which these measures mean."
+        )
     tables = [Table(f"{names[0]} against {names[1]}", about, ["", "mean"], rows, notes)]
     try:
         bins = [{(one.low, one.high): one for one in by_frequency(own)} for own, _ in found]
@@ -91,6 +95,10 @@ def against(runs: Sequence[Result], references: Sequence[Result]) -> list[Table]
     for low, high in sorted({edges for each in bins for edges in each}):
         there = [each[low, high] for each in bins if (low, high) in each]
         _, (text,) = quantities([mean_interval([one.accuracy for one in there])], "%")
-        lines.append([f"{low:.3g} to {high:.3g}", text or NOTHING, str(sum(one.exams for one in there))])
+        exams = sum(one.exams for one in there)
+        lines.append([f"{low:.3g} to {high:.3g}", str(len(there)), text or NOTHING, str(exams)])
     title = "Final accuracy by the share of experiences that taught a class"
-    return [*tables, Table(title, [], ["share", "accuracy %", "exams, all seeds"], lines)]
+    return [
+        *tables,
+        Table(title, ["means over the seeds that have such classes"], ["share", "n", "accuracy %", "exams"], lines),
+    ]

@@ -218,7 +218,7 @@ def _config(result: Result) -> list[tuple[str, str]]:
     file = result.folder / "config.yaml"
     if not file.exists():
         return [(f"{path}: {value}", "") for path, value in result.config.items()]
-    return [line.partition("  # ")[::2] for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line.partition("  # ")[::2] for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
 
 
 def _again(group: list[Result], place: str) -> list[str]:

@@ -19,7 +19,8 @@ from clbench.configurations import ranges, seeds
 from clbench.errors import Mistake
 from clbench.metric import Row, Summary
 from clbench.result import Result, read_rows, summaries, summarise, trouble
-from clbench.tables import quantities
+from clbench.tables import counted, quantities
+from clbench.words import NULL
 
 if TYPE_CHECKING:
     from clbench.sweep import Task
@@ -68,14 +69,17 @@ def again(group: Sequence[Result], to: Path, count: int | None = None) -> list[T
     except OSError as error:
         raise Mistake(f"--to {to} can't be written to: {error.strerror}.") from None
     plans = [config.resolve({"config": str(file), "seed": result.seed}) for result in done[:count]]
-    return sweep.tasks(plans, to, [f"config={file}", f"seed={','.join(str(plan.seed) for plan in plans)}"])
+    work = sweep.tasks(plans, to, [f"config={file}", f"seed={','.join(str(plan.seed) for plan in plans)}"])
+    for task in work:
+        task.meta["preset"] = one.preset
+    return work
 
 
 def changes(stored: Result, meta: dict[str, Any]) -> list[str]:
     """In what a run now (its meta.json) is not what was stored, by what its numbers may depend on."""
 
     def facts(meta: dict[str, Any]) -> dict[str, Any]:
-        config = {path: value for path, value in meta.get("config", {}).items() if path != "seed"}
+        config = {path: value for path, value in meta.get("config", {}).items() if path != "seed" and value != NULL}
         data = {f"data {name}": checksum for name, checksum in meta.get("data", {}).items()}
         versions = {f"version of {name}": number for name, number in meta.get("versions", {}).items()}
         return {**versions, **data, **config, **{name: meta.get(name) for name in MADE_BY}}
@@ -170,17 +174,12 @@ def verdict(group: Sequence[Result], now: Sequence[Result], metrics: Iterable[st
     stored = {result.seed: result for result in group if result.state == "done"}
     found = agreements([*stored.values()], now, chosen)
     lines = [told(chosen[id], each) for id, each in found.items()]
-    lines.append(
-        f"(A to B): 95 % prediction interval for the mean of {_seeds(len(now))}, from {_seeds(len(stored))} stored"
-    )
+    few, whole = counted(len(now), "seed"), counted(len(stored), "seed")
+    lines.append(f"(A to B): 95 % prediction interval for the mean of {few}, from {whole} stored")
     apart = {result.seed: first for result in now if (first := same_bits(stored[result.seed], result))}
     if apart:
         seed, first = next(iter(apart.items()))
-        lines.append(f"same bits: no; {len(apart)} of {_seeds(len(now))} differ, seed {seed} first at {first}")
+        lines.append(f"same bits: no; {len(apart)} of {few} differ, seed {seed} first at {first}")
     else:
         lines.append(f"same bits: yes, every stored row of seed{'s' * (len(now) > 1)} {ranges(seeds(now))}")
     return not any(each.verdict.startswith("outside") for each in found.values()), lines
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"

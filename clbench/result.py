@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 ARCHIVE = "runs.zip"
 """the file of an archive (clbench/archive.py): folders of runs that stand with the sources"""
+NEEDED = {"stream", "strategy", "seed", "hash", "protocol"}
+"""what meta.json says at the least"""
+DAMAGED = (OSError, ValueError, zipfile.BadZipFile, zlib.error)
+"""what reading a damaged file raises, on the disk or in an archive"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Result:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What two runs must share to be ranked together."""
-        return self.meta["protocol"]
+        """What two runs must share to be ranked together; what is null stands for nothing, and is left out."""
+        return {field: value for field, value in self.meta["protocol"].items() if value is not None}
 
     @property
     def config(self) -> dict[str, str]:
@@ -81,9 +86,15 @@ class Result:
         Raises:
             Mistake: there is no such summary, or a line of the files is no row.
         """
-        if self.state != "done":
-            return {id: Value(None, trouble([self])) for id in summaries(ids)}
+        if reason := trouble([self]) or self._short():
+            return {id: Value(None, reason) for id in summaries(ids)}
         return summarise(self.rows(), ids)
+
+    def _short(self) -> str:
+        """Why rows.csv is not whole; empty where it is, or nobody knows how long it was."""
+        file, length = self.folder / "rows.csv", self.status.get("rows", 0)
+        there = file.stat().st_size if isinstance(file, Path) and file.exists() else 0
+        return "rows.csv is cut short; clbench run --again makes it anew" if there < length else ""
 
 
 def summaries(ids: Iterable[str] | None = None) -> dict[str, Summary]:
@@ -129,19 +140,26 @@ def open_result(folder: str | Path | zipfile.Path) -> Result:
         Mistake: it is no run folder, or meta.json or status.json cannot be read.
     """
     folder = Path(folder) if isinstance(folder, str) else folder
-    try:
-        meta = json.loads((folder / "meta.json").read_bytes())
-        file = folder / "status.json"
-        status = json.loads(file.read_bytes()) if file.exists() else {}
-    except FileNotFoundError:
-        raise Mistake(f"{folder} is no run folder: it has no meta.json.") from None
-    except (OSError, ValueError) as error:
-        raise Mistake(f"{folder}: meta.json or status.json cannot be read: {error}.") from None
-    if not (
-        isinstance(meta, dict) and {"stream", "strategy", "seed", "hash"} <= meta.keys() and isinstance(status, dict)
-    ):
+    if not (folder / "meta.json").exists():
+        raise Mistake(f"{folder} is no run folder: it has no meta.json.")
+    meta, status = (_read(folder / name) for name in ("meta.json", "status.json"))
+    if not (isinstance(meta, dict) and meta.keys() >= NEEDED and isinstance(status, dict)):
         raise Mistake(f"{folder} is no run folder: its meta.json is none of clbench's; move it elsewhere.")
     return Result(folder, meta, status)
+
+
+def _read(file: Path | zipfile.Path) -> Any:
+    """What a JSON file holds; nothing where there is none.
+
+    Raises:
+        Mistake: it cannot be read.
+    """
+    try:
+        return json.loads(file.read_bytes()) if file.exists() else {}
+    except DAMAGED as error:
+        raise Mistake(
+            f"{file} cannot be read: {error}. Move the folder away, or run it anew: clbench run … --again."
+        ) from None
 
 
 def find(root: str | Path) -> list[Result]:
@@ -190,7 +208,7 @@ def read_rows(path: Path | zipfile.Path) -> list[Row]:
         return []
     try:
         complete = path.read_text(encoding="utf-8").split("\n")[1:-1]
-    except (OSError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise Mistake(f"{path} cannot be read: {error}.") from None
     rows = []
     for number, line in enumerate(csv.reader(complete), 2):

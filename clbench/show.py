@@ -124,9 +124,10 @@ class Display:
     def places(self, results: Path, uri: str, behind: str | None) -> None:
         """Where everything lies; `uri` is MLflow's, empty where it is off, and `behind` says why it is incomplete."""
         from clbench.mirror import shown
+        from clbench.tables import counted
 
         spent = clock(time.monotonic() - self.began)
-        print(f"{len(self.ended)} run{'s' if len(self.ended) != 1 else ''} in {spent}. Results: {results}")
+        print(f"{counted(len(self.ended), 'run')} in {spent}. Results: {results}")
         if uri:
             print(behind or f"MLflow: mlflow ui --backend-store-uri {shown(uri)}")
 

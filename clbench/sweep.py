@@ -170,13 +170,25 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
     except Busy as busy:
         status, error = "busy", str(busy)
     except Exception as problem:
-        error = f"{type(problem).__name__}: {problem}"
+        error = f"{type(problem).__name__}: {problem} ({_place(problem)}; {task.folder / 'error.txt'})"
         _log(task.folder)
     seconds = time.monotonic() - started
     end = {"event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error}
     tell({**end, "seconds": seconds})
     gc.collect()
     return status
+
+
+def _place(problem: Exception) -> str:
+    """Where it was raised: the innermost line that is neither clbench's nor an installed package's, if there is one."""
+    import traceback
+
+    frames = traceback.extract_tb(problem.__traceback__)
+    theirs = [
+        f for f in frames if "site-packages" not in f.filename and Path(__file__).parent not in Path(f.filename).parents
+    ]
+    where = (theirs or frames)[-1]
+    return f"{Path(where.filename).name}:{where.lineno}"
 
 
 def _log(folder: Path) -> None:

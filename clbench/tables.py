@@ -37,6 +37,11 @@ class Table:
     """what a reader must know last"""
 
 
+def counted(count: int, thing: str) -> str:
+    """So many of a thing: 1 run, 2 runs."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
 def mark(marks: dict[str, int], note: str) -> str:
     """The superscript number of a note, the next one where `marks` does not hold it yet: joins a cell to its note."""
     number = marks.setdefault(note, len(marks) + 1)
@@ -52,19 +57,22 @@ def heading(metric: Summary, unit: str) -> str:
 def quantities(values: Sequence[tuple[float, float | None] | None], unit: str) -> tuple[str, list[str]]:
     """Means with half widths as text, all in one unit; None becomes a dash.
 
-    A share (`%`) is shown times 100 with one decimal, anything else with three digits or more, under the prefix that
-    suits the smallest. A count that repeats exactly is shown without its interval of 0.
+    A share (`%`) is shown times 100 with one decimal, anything else under the prefix that suits the middle between the
+    smallest and the largest (geometrically): that would have three digits, and the smallest has one at the least. A
+    count that repeats exactly is shown without its interval of 0.
 
     Returns:
         the unit with its prefix, and a text for each value.
     """
     there = [value for value in values if value is not None]
-    least = min((abs(mean) for mean, _ in there if mean), default=1.0)
+    sizes = [abs(mean) for mean, _ in there if mean] or [1.0]
+    least, middle = min(sizes), math.sqrt(min(sizes) * max(sizes))
     factor, digits, shown = 100.0, 1, unit
     if unit != "%":
-        power = 0 if unit == "s" else min(max(math.floor(math.log10(least) / 3), 0), len(PREFIXES) - 1)
+        power = 0 if unit == "s" else min(max(math.floor(math.log10(middle) / 3), 0), len(PREFIXES) - 1)
         factor, shown = 1000.0**-power, PREFIXES[power] + unit
-        digits = min(max(2 - math.floor(math.log10(least * factor)), 0), 4)
+        wanted = max(2 - math.floor(math.log10(middle * factor)), -math.floor(math.log10(least * factor)))
+        digits = min(max(wanted, 0), 4)
         if not power and all(mean == int(mean) for mean, _ in there):
             digits = 0
 

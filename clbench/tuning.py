@@ -81,7 +81,7 @@ class Search:
         """Where the chosen values come from, for those who read a table with them."""
         about = self.plans[0]
         where = f"protocol {self.name} on {about.values['stream']}"
-        grid = f"{len(self.candidates)} candidates of {', '.join(self.over)}"
+        grid = f"{len(self.candidates)} candidates of {', '.join(self.over)}, by {self.metric.id}"
         return f"tuned here on validation ({where}, share {self.share:g}, seeds {ranges(self.seeds)}, {grid})"
 
 
@@ -203,6 +203,12 @@ class Outcome:
         pairs = zip(self.search.candidates, self.cells, strict=True)
         return [] if self.chosen is None else [c for c, cell in pairs if cell.mean == self.cells[self.chosen].mean]
 
+    @property
+    def source(self) -> str:
+        """As the search's; and of how many that were equally good it is the first."""
+        ties = f"; the first of {len(self.equals)} that are equal" if len(self.equals) > 1 else ""
+        return self.search.source + ties
+
 
 def outcome(search: Search, results: Sequence[Result]) -> Outcome:
     """The candidates' scores and the choice, from their runs in the order of `search.plans`. A candidate with a seed
@@ -222,7 +228,7 @@ def preset(outcome: Outcome) -> str:
     it."""
     search = outcome.search
     stated = {"stream": search.plans[0].values["stream"], "strategy": search.plans[0].values["strategy"]}
-    values = {"source": search.source, "over": search.over, **stated, **search.fixed, **outcome.values}
+    values = {"source": outcome.source, "over": search.over, **stated, **search.fixed, **outcome.values}
     return "".join(f"{path}: {to_text(value)}\n" for path, value in values.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         except HydraException as error:
             reason, hint = str(error).splitlines()[0], "Quote values that hold spaces or commas."
             if "=" not in word:
-                reason, hint = "there is no '='", "Settings are written path=value."
+                reason, hint = "there is no '='", "Settings are written path=value, as in stream=digits."
             elif word.endswith(","):
                 reason, hint = "nothing follows the last comma", f"One value is written {word.rstrip(',')}."
             raise Mistake(f"'{word}' can't be read: {reason}. {hint}") from None
@@ -76,6 +77,8 @@ def parse(words: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 f"'{word}': additions (+), deletions (~) and packages (@) are not supported; write path=value."
             )
         value, path = parsed._value, parsed.key_or_group.replace("/", ".")
+        if value == "":
+            raise Mistake(f"'{word}' can't be read: nothing follows the '='; null stands for no value.")
         if path in axes:
             raise Mistake(f"'{path}' is set twice; to sweep over values write {path}=A,B.")
         match value:
@@ -132,6 +135,8 @@ def typed_value(path: str, value: Any, hint: Any) -> Any:
         typed = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         reasons = list(dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in error.errors()))
+        if isinstance(value, float) and not math.isfinite(value):
+            reasons = ["it must be a finite number"]
         listed = any(e["type"] in ("list_type", "tuple_type") for e in error.errors())
         hints = [f"a list is written {path}=[A,B]"] * listed + ["nothing is written null"] * (value in ("None", "none"))
         hint = f" ({'; '.join(hints)})" if hints else ""
@@ -141,11 +146,15 @@ def typed_value(path: str, value: Any, hint: Any) -> Any:
     return typed
 
 
+NULL = "null"
+"""how no value is written"""
+
+
 def to_text(value: Any) -> str:
     """A value in the grammar of the command line."""
     match value:
         case None:
-            return "null"
+            return NULL
         case bool():
             return "true" if value else "false"
         case int() | float():

@@ -96,7 +96,7 @@ _DER = "Buzzega et al. 2020 (DER); Mammoth, utils/best_args.py, method {}"
 
 PRESETS = [
     *(
-        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250")
         for name in ("agem", "agem_r")
     ),
     Preset("agem", "mnist", {"learner.lr": 0.1, "learner.replay_batch": 128}, _DER.format("agem"), recipe="der2020"),

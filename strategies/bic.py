@@ -137,4 +137,6 @@ def correction(logits: Tensor, y: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     return alpha, beta
 
 
-PRESETS = [Preset("bic", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")]
+PRESETS = [
+    Preset("bic", "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250")
+]

@@ -86,7 +86,7 @@ _DERPP_BEST = {  # stream: {memory: (rate, alpha, beta, replay batch)}
 
 PRESETS = [
     *(
-        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250")
         for name in ("der", "derpp")
     ),
     *(

@@ -54,7 +54,7 @@ class ERACE(Strategy):
 
 
 PRESETS = [
-    Preset("er_ace", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251"),
+    Preset("er_ace", "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250"),
     Preset(
         "er_ace",
         "cifar100",

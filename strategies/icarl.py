@@ -81,7 +81,7 @@ _XDER = "Boschini et al. 2022 (X-DER); Mammoth, utils/best_args.py, method icarl
 _FORM = {"strategy.outputs": "seen", "strategy.weight_decay": 1e-5}
 
 PRESETS = [
-    Preset("icarl", "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251"),
+    Preset("icarl", "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250"),
     Preset("icarl", "mnist", {"learner.lr": 0.1, "strategy.outputs": "seen"}, _DER, recipe="der2020"),
     *(
         Preset("icarl", "cifar10", {"learner.lr": rate, **_FORM}, _DER, recipe="der2020", when={"memory_size": size})

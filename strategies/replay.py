@@ -153,7 +153,7 @@ _RATES = {
 
 PRESETS = [
     *(
-        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: 20 samples an experience of 251")
+        Preset(name, "digits", {"strategy.memory_size": 100}, "untuned: a memory of 100, an experience has about 250")
         for name in ("er", "gdumb")
     ),
     *(
@@ -166,6 +166,13 @@ PRESETS = [
         for stream in ("api_evolution", "api_releases")
     ),
     Preset("er", "mnist", {"learner.replay_batch": 10}, _DER, recipe="der2020"),
+    Preset(
+        "er",
+        "cifar100_17",
+        {"learner.lr": 0.1},
+        "tuned here on validation (protocol first=3, seed 100, 3 candidates of learner.lr, by task/final_accuracy)",
+        recipe="agem2019",
+    ),
     *(
         Preset("er", "cifar100", {"learner.lr": 0.1}, _XDER.format("er"), recipe="xder2022", when={"memory_size": size})
         for size in (500, 2000)

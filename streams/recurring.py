@@ -189,10 +189,11 @@ class SCoLe(Recurring):
                 f"stream.per_experience={self.per_experience} asks for more."
             )
         for index in range(self.experiences):
-            now = np.where(early if index < self.experiences // 2 else late, p, 0)
+            there = early if index < self.experiences // 2 else late
+            now = np.where(there, p, 0)
             chosen = rng.choice(classes, self.per_experience, replace=False, p=now / now.sum())
             p[chosen] /= self.prob_reduction
-            p /= p.sum()
+            p[there] /= p[there].sum()
             yield chosen.tolist()
 
     def _probabilities(self, rng: np.random.Generator, classes: int) -> np.ndarray:

@@ -163,7 +163,7 @@ def test_the_command_holds_one_against_the_other(folder, capsys):
     (line,) = (line for line in out.splitlines() if line.startswith("| intransigence (task)"))
     assert line.endswith("–² |")
     assert "² there is no task/accuracy of a after 1 experiences" in out
-    assert "| 0.178 to 0.316 | 81.0 ± 2.5 | 3 |" in out
+    assert "| 0.178 to 0.316 | 3 | 81.0 ± 2.5 | 3 |" in out
 
 
 def test_what_is_no_reference_is_refused(folder, capsys):

@@ -1,5 +1,6 @@
 """Runs kept with the sources: what is kept gives the same tables, and a table that was changed by hand is found."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,29 @@ def test_what_only_one_configuration_needs_is_kept_for_all(tmp_path):
     er, lwf = results.find(tmp_path / "kept")
     assert lwf.rows()[:-1] == er.rows()
     assert lwf.rows()[-1].metric == "task/accuracy"
+
+
+def test_what_a_run_that_ended_early_did_not_see_is_kept_of_the_others(tmp_path):
+    for seed in range(3):
+        rows = matrix_rows(FORGETS) if seed else []
+        write_run(tmp_path / "results", "er", seed, rows=rows, state="done" if seed else "diverged")
+    archive.archive(results.find(tmp_path / "results"), tmp_path / "kept")
+    there, stored = results.find(tmp_path / "results"), results.find(tmp_path / "kept")
+    assert [r.summaries() for r in stored] == [r.summaries() for r in there]
+    assert stored[1].summaries(["class/bwt"])["class/bwt"].number is not None
+
+
+@pytest.mark.parametrize("name", ["meta.json", "rows.csv"])
+def test_a_damaged_archive_is_one_line(kept, name):
+    file = kept / archive.ARCHIVE
+    with zipfile.ZipFile(file) as there:
+        entry = next(entry for entry in there.infolist() if entry.filename.endswith(name))
+    content = bytearray(file.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start : start + 20] = bytes(20)
+    file.write_bytes(content)
+    with pytest.raises(Mistake, match=rf"{name} cannot be read"):
+        results.leaderboard(results.find(kept))
 
 
 def test_the_reference_is_read_where_it_is_named(runs, kept):

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields, is_dataclass
@@ -67,6 +68,19 @@ def test_an_unknown_name():
         catalogue.resolve("strategy", "derp")
     with pytest.raises(Mistake, match=r"^There is no model named 'zzz'\. There are: "):
         catalogue.resolve("model", "zzz")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        ("strategy", "DER++", "'derpp'"),
+        ("strategy", "gs-lora", "'gs_lora'"),
+        ("metric", "forgetting", "'class/forgetting' or 'task/forgetting'"),
+    ],
+)
+def test_names_as_papers_have_them(kind, name, meant):
+    with pytest.raises(Mistake, match=rf"There is no {kind} named '{re.escape(name)}'\. Did you mean {meant}\?"):
+        catalogue.resolve(kind, name)
 
 
 def test_reading_names_imports_nothing_heavy():
@@ -142,13 +156,23 @@ class Bare(Brought):
     weight: int = 3
 
 
-FOURTH = {"bare": f"{__name__}:Bare"}
+class Made(Brought):
+    """Its author wrote what a dataclass writes."""
+
+    def __init__(self, weight):
+        self.weight = weight
 
 
-def test_a_class_whose_fields_are_no_options(installed):
+FOURTH = {"bare": f"{__name__}:Bare", "itself": Bare, "made": Made}
+
+
+@pytest.mark.parametrize("name", ["bare", "itself"])
+def test_a_class_whose_fields_are_no_options(installed, name):
     installed("FOURTH")
-    with pytest.raises(Mistake, match=r"The strategy 'bare' .* lacks @dataclass, without which weight is no option"):
-        catalogue.resolve("strategy", "bare")
+    with pytest.raises(Mistake, match="has an __init__ of its own; options are the fields of a @dataclass"):
+        catalogue.resolve("strategy", "made")
+    with pytest.raises(Mistake, match=rf"The strategy '{name}' .* lacks @dataclass, without which weight is no option"):
+        catalogue.resolve("strategy", name)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def words(*given):
 
 
 def test_a_word_sets_a_path():
-    assert words("a.b=1", "c=x", "d=[1,2.5,x]", "e=null", "f=true", "g='1, 2'", "h={a:1}", "i=") == [
+    assert words("a.b=1", "c=x", "d=[1,2.5,x]", "e=null", "f=true", "g='1, 2'", "h={a:1}", "i=''") == [
         {"a.b": 1, "c": "x", "d": [1, 2.5, "x"], "e": None, "f": True, "g": "1, 2", "h": {"a": 1}, "i": ""}
     ]
 
@@ -447,7 +447,7 @@ strategy=err
 strategy=xyz
     There is no strategy named 'xyz'. There are: {STRATEGY}.
 strategy=
-    There is no strategy named ''. There are: {STRATEGY}.
+    'strategy=' can't be read: nothing follows the '='; null stands for no value.
 strategy=naive,err
     There is no strategy named 'err'. Did you mean 'er'? There are: {STRATEGY}.
 strategy=around strategy.base=err
@@ -461,7 +461,7 @@ model=mpl
 streem=toy
     There is no setting named 'streem'. Did you mean 'stream'? There are: {SETTINGS}.
 lr=0.1
-    There is no setting named 'lr'. There are: {SETTINGS}.
+    There is no setting named 'lr'. Did you mean 'learner.lr'? There are: {SETTINGS}.
 workers.x=1
     There is no setting named 'workers.x'. Did you mean 'workers'? There are: {SETTINGS}.
 learner=sgd
@@ -505,11 +505,11 @@ probes=[exams,exams]
 learner.lr=0
     learner.lr=0: input should be greater than 0.
 learner.lr=nan
-    learner.lr=nan: input should be less than inf.
+    learner.lr=nan: it must be a finite number.
 learner.lr=fast
     learner.lr=fast: input should be a valid number, unable to parse string as a number.
 learner.lr=
-    learner.lr='': input should be a valid number, unable to parse string as a number.
+    'learner.lr=' can't be read: nothing follows the '='; null stands for no value.
 learner.lr=null
     learner.lr=null: input should be a valid number.
 learner.lr=true
@@ -564,7 +564,7 @@ learner@x=3
 --seed=3
     There is no flag '--seed=3' here; settings are written path=value, as in learner.lr=0.03.
 again
-    'again' can't be read: there is no '='. Settings are written path=value.
+    'again' can't be read: there is no '='. Settings are written path=value, as in stream=digits.
 =3
     There is no setting named ''. There are: {SETTINGS}.
 seed=[1,2

@@ -105,6 +105,12 @@ def test_a_class_that_was_drawn_becomes_rare():
         assert set.union(*taught(stream)[start : start + 5]) == set(range(10))
 
 
+@pytest.mark.filterwarnings("error")
+def test_classes_that_are_drawn_on_and_on_among_few_keep_their_chances():
+    rows = list(SCoLe(period="forgetting", prob_reduction=1e9, experiences=400)._drawn(np.random.default_rng(0), 10))
+    assert np.bincount(np.concatenate(rows[200:]), minlength=10).tolist() == [80] * 5 + [0] * 5
+
+
 def test_periods():
     halves = taught(opened(SCoLe(experiences=60, period="halves")))
     assert set.union(*halves[:30]) == set(range(5))

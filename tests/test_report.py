@@ -182,7 +182,7 @@ def test_the_command(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "zoo", tmp_path / "results" / "zoo")
     assert main(["report"]) == 0
-    assert re.fullmatch(r"results/report\.html: 2 runs, \d\.\d MB\n", capsys.readouterr().out)
+    assert re.fullmatch(r"results/report\.html: 2 runs, \d+ kB\n", capsys.readouterr().out)
     assert "clbench reproduce e5e5e5e5e5e5\n" in (tmp_path / "results" / "report.html").read_text()
     assert main(["report", "results", "--to", "no/page.html"]) == 2
     assert capsys.readouterr().err == "no/page.html can't be written: No such file or directory.\n"

@@ -182,7 +182,7 @@ def test_protocols_are_never_ranked_together(tmp_path):
         ("toy", 1, 1),
     ]
     text = results.render(boards, "md")
-    assert text.count("stream toy · model mlp · epochs 5 · batch 32 · order natural\n\npretrained none\n") == 1
+    assert text.count("stream toy · model mlp · epochs 5 · batch 32 · order natural\n\n|") == 1
     assert "as the first board of toy, but epochs 1 instead of 5 · pretrained yes instead of none" in text
 
 
@@ -233,8 +233,22 @@ def test_other_seeds_and_few_seeds_are_said(tmp_path):
     (board,) = results.leaderboard(results.find(tmp_path))
     assert board.notes == [
         "Not all rows have the same seeds: joint 0-2; the others 0-6.",
-        "With fewer than 6 seeds no difference between two rows can be claimed.",
+        "With fewer than 6 seeds no difference to another row can be claimed.",
     ]
+
+
+def test_an_option_that_is_null_makes_no_other_configuration(tmp_path):
+    write_run(tmp_path, "er", 0, config={"learner.lr": "0.1"}, protocol={"stream": "toy"})
+    write_run(
+        tmp_path,
+        "er",
+        1,
+        config={"learner.lr": "0.1", "learner.clip": "null"},
+        protocol={"stream": "toy", "clip": None},
+    )
+    (board,) = results.leaderboard(results.find(tmp_path))
+    (row,) = board.rows
+    assert (row.seeds, row.settings) == ([0, 1], {})
 
 
 def test_settings_tell_rows_apart(tmp_path):
@@ -312,13 +326,17 @@ def test_a_seed_that_is_there_twice_counts_once(tmp_path):
 # What is shown.
 
 
+def test_quantities_far_apart_are_all_read():
+    assert quantities([(6_160_100, 0), (232_020, 32_697), (920, 0)], "B") == ("kB", ["6160.1", "232.0 ± 32.7", "0.9"])
+
+
 def test_quantities():
     assert quantities([(0.934, 0.006), (0.1, 0.0312), None], "%") == ("%", ["93.4 ± 0.6", "10.0 ± 3.1", "–"])
     assert quantities([(0.5, None), (-0.00001, 0.0)], "%") == ("%", ["50.0", "0.0 ± 0.0"])
     assert quantities([(2.13e12, 0.0), (40.2e12, 0.0)], "FLOP") == ("TFLOP", ["2.13", "40.20"])
-    assert quantities([(512e9, 1e9), (2e12, None)], "FLOP") == ("GFLOP", ["512 ± 1", "2000"])
+    assert quantities([(512e9, 1e9), (2e12, None)], "FLOP") == ("TFLOP", ["0.51 ± 0.00", "2.00"])
     assert quantities([(0, 0), (392_000, 0)], "B") == ("kB", ["0", "392"])
-    assert quantities([(5412.0, 12.0), (33.25, 1.0)], "s") == ("s", ["5412.0 ± 12.0", "33.2 ± 1.0"])
+    assert quantities([(5412.0, 12.0), (33.25, 1.0)], "s") == ("s", ["5412 ± 12", "33 ± 1"])
     assert quantities([(11_173_962, 0)], "") == ("M", ["11.2"])
     assert quantities([(640, 0)], "") == ("", ["640"])
     assert quantities([(640, 0), (700, 3)], "") == ("", ["640", "700 ± 3"])
@@ -358,7 +376,6 @@ def test_the_terminal_form_at_80_columns(tmp_path):
     assert [line.rstrip() for line in text.splitlines()] == [
         "toy",
         "stream toy · model mlp · epochs 5 · batch 32 · order natural",
-        "pretrained none",
         "                    final",
         "                 accuracy",
         "                  (class)",
@@ -532,6 +549,14 @@ def test_what_is_named_and_not_under_the_protocol_is_refused(three, capsys):
     assert main(["compare", "er", "lwf", "--against", "naive", "--results", str(three)]) == 0
     assert main(["compare", "er", "joint", "--against", "naive", "--results", str(three)]) == 2
     assert re.search("^joint and naive do not share a protocol.*: epochs", capsys.readouterr().err)
+
+
+def test_a_row_with_few_seeds_does_not_speak_for_the_others(three):
+    write_seeds(three, "der", [0.9, 0.9])
+    found = results.paired(results.find(three), results.select(three, "naive"), FINAL, holm=True)
+    assert "Fewer than 6 seeds are shared with der: nothing can be claimed there." in found.notes
+    assert "p: corrected by Holm's procedure for there being 3." in found.notes
+    assert not [note for note in found.notes if note.startswith("With")]
 
 
 def test_against_says_what_stands_alone(three):

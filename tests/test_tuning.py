@@ -57,7 +57,7 @@ def test_candidates_are_run_on_the_validation_share_with_seeds_of_their_own():
         assert len({json.dumps(p.protocol()) for p in found.plans}) == 1
     assert found.source == (
         "tuned here on validation (protocol whole on toy, share 0.1, seeds 100-102, "
-        "4 candidates of learner.lr, strategy.every)"
+        "4 candidates of learner.lr, strategy.every, by class/final_accuracy)"
     )
 
 
@@ -228,6 +228,8 @@ def test_equals_and_edges_are_said():
     text = tuning.render(best, "md")
     assert best.values == {"learner.lr": 1, "strategy.every": 1}
     assert "first of them is taken: learner.lr=1.0 strategy.every=1; learner.lr=1.0 strategy.every=2." in text
+    assert best.source == f"{found.source}; the first of 2 that are equal"
+    assert tuning.preset(best).startswith(f"source: '{best.source}'")
     assert "learner.lr=1.0 is the largest that was tried" in text
     assert "strategy.every=1 is" not in text
     assert "One experience can't show forgetting" not in text
