@@ -8,6 +8,9 @@ accuracy on all classes after t experiences and KA(t) = A(t) / R(t), R the refer
 150 and at the end, the rise of KA between 25 and 150, the half-time, and what masking adds, all as means over seeds
 with 95 % intervals by Student's t. Where a seed has no number, as one that never comes to half, there is no mean, and
 it says how many have one; a configuration with a seed that diverged, failed or isn't finished has no number.
+
+A second table, of streams that teach some classes far more often than others: final accuracy of classes by the share of
+experiences that taught them, in half powers of ten.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clbench.accumulation import curve, half_time
+from clbench.accumulation import by_frequency, curve, half_time
 from clbench.configurations import configurations, differences, label, seeds, shown_settings
 from clbench.metric import Undefined, valued
 from clbench.reference import pairs
@@ -31,6 +34,8 @@ from clbench.statistics import mean_interval
 WINDOW, EARLY, LATE = 25, 25, 150
 COLUMNS = ("A 25", "A 150", "A end", "KA 25", "KA 150", "KA end", "rise", "half-time")
 MASK = "learner.loss_mask"
+WIDTH = 0.5
+"""of a bin of shares, in powers of ten"""
 
 Measures = dict[str, float | None]
 """of one run, by column; None: it has no such number"""
@@ -121,6 +126,35 @@ def table(stream: str, runs: Iterable[Result]) -> list[str]:
     return lines
 
 
+def shares(stream: str, runs: Iterable[Result]) -> list[str]:
+    """Lines of the second table; none where all classes are taught about as often, or one has no number."""
+    groups = [group for group in configurations(runs) if group[0].config.get("stream.draw") != "iid"]
+    found = {}
+    for group, name in zip(groups, names(groups), strict=True):
+        if trouble(group):
+            continue
+        try:
+            bins = {result.seed: by_frequency(result.rows(), WIDTH) for result in group}
+        except Undefined:
+            continue
+        found[name] = {seed: {one.low: 100 * one.accuracy for one in each} for seed, each in bins.items()}
+    lows = sorted({low for of in found.values() for each in of.values() for low in each})
+    if len(lows) < 3:
+        return []
+    heads = [f"{low:.2g} to {low * 10**WIDTH:.2g}" for low in lows]
+    lines = [f"| stream | loss over | n | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(lows) + 1)}"]
+    for (mask, rest), of in found.items():
+        cells = [cell([each.get(low) for each in of.values()]) for low in lows]
+        lines.append(f"| {stream} | {', '.join(filter(None, (mask, rest)))} | {len(of)} | {' | '.join(cells)} |")
+    for mask, rest in found:
+        one, other = found[mask, rest], found.get(("all", rest), {})
+        if mask == "batch" and (both := sorted(one.keys() & other.keys())):
+            gains = [cell([minus(one[seed].get(low), other[seed].get(low)) for seed in both], "+") for low in lows]
+            named = ", ".join(filter(None, ("batch - all", rest)))
+            lines.append(f"| {stream} | {named} | {len(both)} | {' | '.join(gains)} |")
+    return ["", *lines]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -130,7 +164,7 @@ def main() -> int:
     print("| stream | loss over | n |", " | ".join(COLUMNS), "|")
     print("| --- | --- |", " | ".join(["---:"] * (len(COLUMNS) + 1)), "|")
     for stream, runs in sorted(streams.items()):
-        if lines := table(stream, runs):
+        if lines := table(stream, runs) + shares(stream, runs):
             print(*lines, sep="\n")
         else:
             print(f"{stream} is left out: it has no i.i.d. reference (stream.draw=iid).", file=sys.stderr)

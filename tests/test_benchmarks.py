@@ -60,6 +60,23 @@ def test_the_table_of_recurrence_leaves_nothing_out(tmp_path, printed):
     assert lines[diverged] == ["3", *["–"] * 8]
 
 
+def test_accuracy_by_how_often_a_class_is_taught(tmp_path, printed):
+    """Classes taught in 1, 10 and 100 of 200 experiences; the last seed never taught the rarest."""
+    for mask, gain in (("all", 0.0), ("batch", 0.2)):
+        for seed in range(2):
+            times = {"a": 100, "b": 10, "c": 1 - seed}
+            rows = [Row(200, 200, "stream/occurrences", exam, count) for exam, count in times.items()]
+            rows += [
+                Row(200, 200, "class/accuracy", exam, 0.1 * place + gain, 10) for place, exam in enumerate(times, 1)
+            ]
+            write_run(tmp_path, "naive", seed, rows=rows, hash=mask[0] * 12, config={"learner.loss_mask": mask})
+    _, _, _, heads, _, every, batch, gains = printed("recurrence.py", tmp_path)
+    assert heads[3:] == ["0.0032 to 0.01", "0.032 to 0.1", "0.32 to 1"]
+    assert every[1:] == ["all", "2", "– (1 of 2)", "20.0 ± 0.0", "10.0 ± 0.0"]
+    assert batch[1:] == ["batch", "2", "– (1 of 2)", "40.0 ± 0.0", "30.0 ± 0.0"]
+    assert gains[1:] == ["batch - all", "2", "– (1 of 2)", "+20.0 ± 0.0", "+20.0 ± 0.0"]
+
+
 def test_the_table_of_plasticity_leaves_nothing_out(tmp_path, printed):
     def write(strategy, seed, last, hash, each=1, dormant=0.5, momentum="0.0", **options):
         steps = range(each, 21, each)
