@@ -38,4 +38,6 @@ def near(name: str, names: Sequence[str]) -> list[str]:
     (`DER++`), or with a slip.
     """
     word = name.casefold().replace("+", "p").replace("-", "_")
-    return [one for one in names if one.rpartition("/")[2] == word] or get_close_matches(word, names, n=1)
+    folded = {one.casefold(): one for one in names}
+    ends = [one for text, one in folded.items() if text.rpartition("/")[2] == word]
+    return ends or [folded[text] for text in get_close_matches(word, folded, n=1)]

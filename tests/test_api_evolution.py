@@ -16,6 +16,7 @@ from clbench.code_tokens import blocks, pool_of, vocabulary
 from clbench.data import Data, Source
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.loss_mask import LossMask
 from clbench.metric import Look, exact
 from clbench.metrics.calls import CALLS
 from clbench.metrics.ranks import Ranks
@@ -164,11 +165,11 @@ def test_a_sequence_is_right_where_all_that_is_asked_for_is():
 
 
 def test_labels_of_sequences_go_through_memory_and_loss():
-    learner = Learner(threads=1, device="cpu", loss_mask="seen")
-    learner._criterion = Stream.criterion
+    learner = Learner(threads=1, device="cpu")
+    learner._criterion, learner._mask = Stream.criterion, LossMask("seen", 5, torch.device("cpu"))
     with pytest.raises(Mistake, match=r"^learner\.loss_mask=seen is for one label a sample"):
         learner.criterion(torch.zeros(2, 5, 3), torch.zeros(2, 3, dtype=torch.int64))
-    learner.loss_mask = "all"
+    learner._mask = LossMask("all", 5, torch.device("cpu"))
     y = torch.tensor([[0, -100, 1], [-100, -100, 2]])
     logits = torch.randn(2, 5, 3)
     rows = logits.permute(0, 2, 1).reshape(-1, 5)[y.flatten() >= 0].log_softmax(1)
