@@ -116,6 +116,7 @@ def test_tables_say_what_the_runs_say():
     [
         ("accumulation.md", "recurrence.py", "accumulation"),
         ("accumulation.md", "recurrence.py", "scole"),
+        ("accumulation.md", "recurrence.py", "frequency"),
         ("plasticity.md", "plasticity.py", "plasticity"),
     ],
 )
