@@ -25,7 +25,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """told apart by colour-blind readers too (Okabe and Ito 2008)"""
 MARKS = "osD^vPX"
 AMONG = 6
-"""as many names stand among the curves; more of them beside"""
+"""as many names stand among the curves; more of them beneath"""
+SHORT = 36
+"""characters of a name that has room for another beside it"""
 FONTS = "system-ui, Helvetica, Arial, DejaVu Sans, sans-serif"
 DRIFTS = {
     "drift/within": "mean absolute change\nsince the last look",
@@ -141,9 +143,16 @@ def curves(results: Sequence[Result]) -> Figure:
     if len(order) <= AMONG:
         axes.legend(frameon=False, fontsize=9)
     else:
-        figure.set_figwidth(8.2)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
+        _named_below(figure, axes)
     return figure
+
+
+def _named_below(figure: Figure, axes: Axes) -> None:
+    """Names beneath the plot, in two columns where they are short, and room for them: narrow enough for a telephone."""
+    lines, names = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, names)) <= SHORT else 1
+    figure.set_size_inches(5.4, 3.4 + 0.2 * -(-len(names) // columns))
+    figure.legend(lines, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _mark(number: int) -> str:
@@ -186,7 +195,7 @@ def cost(results: Sequence[Result], metric: str = "class/final_accuracy") -> Fig
         mean, name, *_ = point
         return bool(np.isnan(mean)), mean if summary.better == "lower" else -mean, name
 
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.subplots()
     for number, (mean, name, flops, half) in enumerate(sorted(points, key=place)):
         axes.errorbar(
@@ -204,7 +213,7 @@ def cost(results: Sequence[Result], metric: str = "class/final_accuracy") -> Fig
     figure.suptitle(f"{groups[0][0].stream}: {_over(groups)}, bars: 95 % intervals", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
+    _named_below(figure, axes)
     return figure
 
 

@@ -82,7 +82,8 @@ class Search:
         about = self.plans[0]
         where = f"protocol {self.name} on {about.values['stream']}"
         grid = f"{len(self.candidates)} candidates of {', '.join(self.over)}, by {self.metric.id}"
-        return f"tuned here on validation ({where}, share {self.share:g}, seeds {ranges(self.seeds)}, {grid})"
+        seeds = f"seed{'s' * (len(self.seeds) > 1)} {ranges(self.seeds)}"
+        return f"tuned here on validation ({where}, share {self.share:g}, {seeds}, {grid})"
 
 
 def search(

@@ -169,7 +169,7 @@ def test_cost_against_accuracy(tmp_path):
     figure = cost(results.find(tmp_path))
     (axes,) = figure.axes
     assert marks(figure) == {"er": pytest.approx((4, 70)), "naive": pytest.approx((2, 25))}
-    assert words(axes.get_legend().get_texts()) == ["er", "naive"]
+    assert words(figure.legends[0].get_texts()) == ["er", "naive"]
     assert axes.get_xscale() == "log"
     assert axes.get_ylim() == (0, 100)
     assert axes.get_xlabel() == "training compute, GFLOP"
@@ -186,7 +186,7 @@ def test_cost_against_another_summary(tmp_path):
     write(tmp_path, "er", [0.6], 4e9)
     forgetting = cost(results.find(tmp_path), "class/forgetting")
     assert marks(forgetting) == {"er": pytest.approx((4, 30)), "naive": pytest.approx((2, 70))}
-    assert words(forgetting.axes[0].get_legend().get_texts()) == ["er", "naive"]
+    assert words(forgetting.legends[0].get_texts()) == ["er", "naive"]
     assert forgetting.axes[0].get_ylabel() == "forgetting (class), %"
     spent = cost(results.find(tmp_path), "cost/train_flops")
     assert marks(spent) == {"naive": pytest.approx((2, 2e9)), "er": pytest.approx((4, 4e9))}
@@ -205,7 +205,7 @@ def test_a_configuration_without_a_number_stands_in_the_legend(tmp_path):
     write(tmp_path, "naive", [0.2], 2e9)
     write(tmp_path, "er", [0.6], 0)
     figure = cost(results.find(tmp_path))
-    assert words(figure.axes[0].get_legend().get_texts()) == ["naive", "er (undefined)"]
+    assert words(figure.legends[0].get_texts()) == ["naive", "er (undefined)"]
     assert np.isnan(marks(figure)["er (undefined)"][0])
 
 
@@ -217,14 +217,14 @@ def test_many_configurations_have_marks_of_their_own(tmp_path):
     assert len(looks) == 9
 
 
-def test_many_curves_have_looks_of_their_own_and_names_beside(tmp_path):
+def test_many_curves_have_looks_of_their_own_and_names_beneath(tmp_path):
     for memory in range(9):
         write(tmp_path, "er", [0.1 * memory], 2e9, hash=f"{memory}{HASH[1:]}", axes={"memory": memory})
     figure = curves(results.find(tmp_path))
     (axes,) = figure.axes
     assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 9
     figure.draw_without_rendering()
-    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    assert figure.legends[0].get_window_extent().y1 <= axes.get_window_extent().y0
     few = curves([result for result in results.find(tmp_path) if result.hash[0] in "012"]).axes[0]
     assert few.get_legend().get_window_extent().x0 < few.get_window_extent().x1
 
