@@ -433,7 +433,9 @@ def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure
         lows = sorted({low for each in bins for low in each})
         ends = [mean_interval([100 * each[low] for each in bins if low in each]) for low in lows]
         middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
-        by.errorbar(lows, middle, half, color=colour, marker=MARKS[number % len(MARKS)], capsize=3, linewidth=1)
+        apart = np.array(lows) * 1.06 ** (number - (len(groups) - 1) / 2)
+        by.plot(apart, middle, color=colour, marker=MARKS[number % len(MARKS)], linewidth=1.5)
+        by.errorbar(apart, middle, half, color=colour, linestyle="none", elinewidth=1, alpha=0.4)
     over.axhline(100, color="0.6", linestyle="--", linewidth=1)
     over.set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, 1.1 * _extent(over)[1]))
     by.set(xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 102))
