@@ -170,7 +170,8 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
     except Busy as busy:
         status, error = "busy", str(busy)
     except Exception as problem:
-        error = f"{type(problem).__name__}: {problem} ({_place(problem)}; {task.folder / 'error.txt'})"
+        line = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        error = f"{line} ({_place(problem)}; {task.folder / 'error.txt'})"
         _log(task.folder)
     seconds = time.monotonic() - started
     end = {"event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error}

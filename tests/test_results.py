@@ -664,3 +664,13 @@ def test_reading_results_imports_nothing_heavy():
     code = f"import sys, clbench.results, clbench.result as r; r.summaries(); print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_run_whose_rows_were_cut_short_has_no_numbers(tmp_path):
+    folder = write_run(tmp_path, "er", 0)
+    status, rows = folder / "status.json", folder / "rows.csv"
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"rows": rows.stat().st_size}))
+    assert results.open_result(folder).summaries([FINAL])[FINAL].number is not None
+    rows.write_bytes(rows.read_bytes()[:-30])
+    value = results.open_result(folder).summaries([FINAL])[FINAL]
+    assert value == (None, "rows.csv is cut short; clbench run --again makes it anew")
