@@ -378,9 +378,7 @@ def test_a_run_that_fails_says_a_line_and_keeps_the_story(clbench, theirs):
     done = clbench(f"{TOY} strategy=breaks,theirs")
     assert (done.status, done.err) == (1, "")
     assert "Traceback" not in done.out
-    told = (
-        r"toy breaks seed 0: failed: RuntimeError: the second experience \(theirs\.py:\d+; results/\S+/error\.txt\)$"
-    )
+    told = r"toy breaks seed 0: failed: RuntimeError: the second experience \(theirs\.py:\d+; results/\S+/error\.txt\)$"
     assert re.search(told, done.out, re.MULTILINE)
     assert "toy theirs seed 0: final accuracy" in done.out
     [failed] = [folder for folder in folders() if "breaks" in folder.parts]
