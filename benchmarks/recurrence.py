@@ -164,10 +164,11 @@ def main() -> int:
     print("| stream | loss over | n |", " | ".join(COLUMNS), "|")
     print("| --- | --- |", " | ".join(["---:"] * (len(COLUMNS) + 1)), "|")
     for stream, runs in sorted(streams.items()):
-        if lines := table(stream, runs) + shares(stream, runs):
-            print(*lines, sep="\n")
-        else:
+        lines = table(stream, runs)
+        if not lines:
             print(f"{stream} is left out: it has no i.i.d. reference (stream.draw=iid).", file=sys.stderr)
+        for text in lines + shares(stream, runs):
+            print(text)
     return 0
 
 

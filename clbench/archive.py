@@ -104,7 +104,7 @@ def _without_folders(text: str) -> str:
 
 def _without_length(status: str) -> str:
     """A status.json that says nothing of the length of rows.csv, which an archive shortens."""
-    return json.dumps({key: value for key, value in json.loads(status).items() if key != "rows"})
+    return json.dumps({key: value for key, value in json.loads(status).items() if key != "rows_bytes"})
 
 
 def archives(root: Path) -> list[Path]:

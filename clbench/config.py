@@ -445,7 +445,7 @@ class _Resolver:
         owner = above if above in UNCHOSEN else f"{above}={to_text(self.values[above])}"
         if not options:
             return Mistake(f"There is no setting named '{path}': {owner} has no options.")
-        elsewhere = [path for path in self.known if path.rpartition(".")[2] == leaf and not near(leaf, options)]
+        elsewhere = [] if near(leaf, options) else [path for path in self.known if path.rpartition(".")[2] == leaf]
         return unknown(f"option of {owner}", leaf, options, elsewhere)
 
 

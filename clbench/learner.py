@@ -18,7 +18,7 @@ from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.flops import Flops
 from clbench.looks import Looks
-from clbench.loss_mask import Kind, LossMask
+from clbench.loss_mask import Competing, LossMask
 from clbench.memory import Memory
 from clbench.modules import only, resting
 from clbench.optimizer import Optimizer, constant, cosine, multistep
@@ -81,7 +81,7 @@ class Learner:
     """bfloat16: forward passes under autocast"""
     keep_optimizer: bool = False
     """true: one optimiser for the whole stream; false: made anew at each experience"""
-    loss_mask: Kind = "all"
+    loss_mask: Competing = "all"
     """labels that the loss lets compete: all; those taught so far; experience: those taught together with the sample's
     own, which is training with task identities where experiences share no class; batch: those present in the batch
     (SCoLe's masking)"""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from clbench.errors import Mistake
 
-Kind = Literal["all", "seen", "experience", "batch"]
+Competing = Literal["all", "seen", "experience", "batch"]
+"""which labels do"""
 
 
 class LossMask:
@@ -19,7 +20,7 @@ class LossMask:
     own; `batch`, those present in the batch.
     """
 
-    def __init__(self, kind: Kind, classes: int, where: torch.device) -> None:
+    def __init__(self, kind: Competing, classes: int, where: torch.device) -> None:
         self.kind = kind
         self.seen = torch.zeros(classes, dtype=torch.bool, device=where)
         self.together = torch.zeros(classes, classes, dtype=torch.bool, device=where)

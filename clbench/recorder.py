@@ -84,7 +84,7 @@ class Recorder:
         """Say how the run stands: running, done, diverged or failed; done, how long rows.csv is."""
         content: dict[str, Any] = {"state": state, "step": step, "at": at, "error": error, "pid": os.getpid()}
         if state == "done":
-            content["rows"] = self.lengths()["rows.csv"]
+            content["rows_bytes"] = self.lengths()["rows.csv"]
         write_atomically(self.folder / "status.json", json.dumps(content).encode())
 
     def write(self, rows: Iterable[Row], file: str = "rows.csv") -> None:

@@ -92,7 +92,7 @@ class Result:
 
     def _short(self) -> str:
         """Why rows.csv is not whole; empty where it is, or nobody knows how long it was."""
-        file, length = self.folder / "rows.csv", self.status.get("rows", 0)
+        file, length = self.folder / "rows.csv", self.status.get("rows_bytes", 0)
         there = file.stat().st_size if isinstance(file, Path) and file.exists() else 0
         return "rows.csv is cut short; clbench run --again makes it anew" if there < length else ""
 

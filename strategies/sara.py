@@ -23,6 +23,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.optimizer import Followed, Optimizer
 from clbench.strategies.sparse import Sparse, largest
+from clbench.strategies.tuners import of_body
 from clbench.strategies.values import copied
 from clbench.strategy import Adjust
 from clbench.stream import Experience, Syllabus
@@ -104,8 +105,7 @@ class SaRA(Sparse):
 
 def small(model: nn.Module) -> dict[str, Tensor]:
     """By name, minus the magnitudes of the body's weights that train."""
-    own = {name: parameter for name, parameter in model.named_parameters() if not name.startswith("head.")}
-    return {name: -parameter.detach().abs() for name, parameter in own.items() if parameter.requires_grad}
+    return {name: -parameter.detach().abs() for name, parameter in of_body(model).items()}
 
 
 def polar(change: Tensor) -> Tensor:

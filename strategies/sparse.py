@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.adapters import transformer
 from clbench.batch import Batch
@@ -27,7 +27,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import tensors
 from clbench.optimizer import Followed, Optimizer
-from clbench.strategies.tuners import of_head
+from clbench.strategies.tuners import of_body, of_head
 from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction
@@ -140,7 +140,7 @@ class LTSFT(Sparse):
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        if not self.body(learner):
+        if not of_body(learner.model):
             raise Mistake("lt_sft trains some weights of the body, and of this model's none trains.")
         self.phase: Optimizer | None = None
 
@@ -150,16 +150,11 @@ class LTSFT(Sparse):
         for _ in learner.passes():
             learner.fit(learner.batches(experience.train), self.plain_loss, optimizer=self.phase)
         self.phase = None
-        changes = {name: (p.detach() - before[name]).abs_() for name, p in self.body(learner).items()}
+        changes = {name: (p.detach() - before[name]).abs_() for name, p in of_body(learner.model).items()}
         learner.model.load_state_dict(before)
         statistics = tensors(learner.model).keys() - dict(learner.model.named_parameters()).keys()
         with self.masked(learner, largest(changes, self.share), statistics):
             super().learn(learner, experience)
-
-    def body(self, learner: Learner) -> dict[str, nn.Parameter]:
-        """What trains of the body, by name."""
-        named = learner.model.named_parameters()
-        return {name: p for name, p in named if p.requires_grad and not name.startswith("head.")}
 
     def plain_loss(self, learner: Learner, batch: Batch) -> Tensor:
         """What the first phase minimises."""

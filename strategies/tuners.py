@@ -186,6 +186,11 @@ def of_head(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if name.startswith("head.")]
 
 
+def of_body(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains of the body, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")}
+
+
 def is_transformer(model: nn.Module) -> bool:
     """Whether its body is a vision transformer as timm makes them."""
     try:

@@ -669,7 +669,7 @@ def test_reading_results_imports_nothing_heavy():
 def test_a_run_whose_rows_were_cut_short_has_no_numbers(tmp_path):
     folder = write_run(tmp_path, "er", 0)
     status, rows = folder / "status.json", folder / "rows.csv"
-    status.write_text(json.dumps(json.loads(status.read_text()) | {"rows": rows.stat().st_size}))
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"rows_bytes": rows.stat().st_size}))
     assert results.open_result(folder).summaries([FINAL])[FINAL].number is not None
     rows.write_bytes(rows.read_bytes()[:-30])
     value = results.open_result(folder).summaries([FINAL])[FINAL]
