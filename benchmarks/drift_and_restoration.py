@@ -21,7 +21,7 @@ import numpy as np
 
 from clbench.metric import Row
 from clbench.results import find
-from clbench.statistics import mean_interval
+from clbench.statistics import mean_text
 
 DRIFTS = ("drift/across", "drift/across_relative", "drift/spike", "drift/sensitivity")
 
@@ -47,11 +47,6 @@ def correlation(rows: Sequence[Row], drift: str, restoration: str) -> float | No
     return float(spearmanr(x, y).statistic)
 
 
-def interval(values: Sequence[float]) -> str:
-    mean, half = mean_interval(values)
-    return f"{mean:+.2f} ± {half:.2f}" if half is not None else f"{mean:+.2f}"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
@@ -74,10 +69,10 @@ def main() -> int:
         cells = []
         for drift in DRIFTS:
             found = [rho for rows in several if (rho := correlation(rows, drift, given.against)) is not None]
-            cells.append(interval(found) if found else "–")
+            cells.append(mean_text(found, "+.2f"))
             over[drift] += [float(np.mean(found))] if found else []
         print(f"| {' | '.join(names)} | {len(several)} | {' | '.join(cells)} |")
-    print(f"| all | | | | {len(runs)} | {' | '.join(interval(over[drift]) for drift in DRIFTS)} |")
+    print(f"| all | | | | {len(runs)} | {' | '.join(mean_text(over[drift], '+.2f') for drift in DRIFTS)} |")
     return 0
 
 

@@ -25,7 +25,7 @@ from clbench.metric import Look
 from clbench.metrics.exams import Exams
 from clbench.results import find
 from clbench.run import Run, revived
-from clbench.statistics import mean_interval, sign_flip
+from clbench.statistics import mean_text, sign_flip
 from clbench.strategies.fpf import FPF
 from clbench.strategy import memory_of
 
@@ -114,10 +114,10 @@ def main() -> int:
             continue
         bases = found[strategy, "base"]
         gains = [after - before for after, before in zip(values, bases, strict=True)]
-        mean, half = mean_interval(gains)
-        wide = f"{mean:+.2f} ± {half:.2f}" if half is not None else f"{mean:+.2f}"
         means = f"{np.mean(bases):.2f} | {np.mean(values):.2f}"
-        print(f"| {strategy} | {select} | {len(gains)} | {means} | {wide} | {sign_flip(gains):.3f} |")
+        print(
+            f"| {strategy} | {select} | {len(gains)} | {means} | {mean_text(gains, '+.2f')} | {sign_flip(gains):.3f} |"
+        )
     return 0
 
 

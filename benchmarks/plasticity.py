@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from clbench.configurations import configurations, differences, label
 from clbench.metric import Row
 from clbench.result import Result, trouble
 from clbench.results import find
-from clbench.statistics import mean_interval, sign_flip
+from clbench.statistics import mean_text, minus, sign_flip
 
 TENTH = 0.1
 LAST = {"dormant": ("plasticity/dormant", 100), "rank": ("plasticity/effective_rank", 1),
@@ -32,19 +31,6 @@ LAST = {"dormant": ("plasticity/dormant", 100), "rank": ("plasticity/effective_r
 
 Measures = dict[str, float | None]
 """of one run; None: it has no such number"""
-
-
-def cell(numbers: Sequence[float | None], sign: str = "") -> str:
-    """Mean and interval; where one is missing how many there are."""
-    there = [number for number in numbers if number is not None]
-    if not numbers or len(there) < len(numbers):
-        return f"– ({len(there)} of {len(numbers)})" if numbers else "–"
-    mean, half = mean_interval(there)
-    return f"{mean:{sign}.1f} ± {half:.1f}" if half is not None else f"{mean:{sign}.1f}"
-
-
-def minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def measures(result: Result) -> Measures:
@@ -71,7 +57,7 @@ def beside(found: dict[int, Measures], reference: dict[int, Measures]) -> tuple[
     """How much more the change is than the reference's, by seed, and p."""
     more = [minus(found[seed]["change"], reference[seed]["change"]) for seed in found if seed in reference]
     there = [number for number in more if number is not None]
-    return cell(more, "+"), f"{sign_flip(there):.3f}" if there and len(there) == len(more) else "–"
+    return mean_text(more, "+.1f"), f"{sign_flip(there):.3f}" if there and len(there) == len(more) else "–"
 
 
 def times(found: dict[int, Measures], reference: dict[int, Measures]) -> str:
@@ -111,11 +97,11 @@ def main() -> int:
         if values:
             of = {column: [one[column] for one in values.values()] for column in next(iter(values.values()))}
             cells = [
-                cell(of["first"]),
-                cell(of["last"]),
-                cell(of["change"], "+"),
+                mean_text(of["first"]),
+                mean_text(of["last"]),
+                mean_text(of["change"], "+.1f"),
                 *(("", "") if values is reference else beside(values, reference)),
-                *(cell(of[column]) for column in ("dormant", "rank", "exams")),
+                *(mean_text(of[column]) for column in ("dormant", "rank", "exams")),
                 times(values, reference),
             ]
         print(f"| {name} | {len(group)} | {' | '.join(cells)} |")

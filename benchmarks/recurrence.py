@@ -11,6 +11,9 @@ it says how many have one; a configuration with a seed that diverged, failed or 
 
 A second table, of streams that teach some classes far more often than others: final accuracy of classes by the share of
 experiences that taught them, in half powers of ten.
+
+`--against HASH` prints differences in place of values: of each configuration, and of each of its bins, less that of the
+one whose hash begins so, by seed, with p of the exact sign-flip test.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +33,7 @@ from clbench.metric import Undefined, valued
 from clbench.reference import pairs
 from clbench.result import Result, trouble
 from clbench.results import find
-from clbench.statistics import mean_interval
+from clbench.statistics import mean_text, minus, sign_flip
 
 WINDOW, EARLY, LATE = 25, 25, 150
 COLUMNS = ("A 25", "A 150", "A end", "KA 25", "KA 150", "KA end", "rise", "half-time")
@@ -41,30 +45,22 @@ Measures = dict[str, float | None]
 """of one run, by column; None: it has no such number"""
 
 
-def cell(numbers: Sequence[float | None], sign: str = "") -> str:
-    """Mean and interval; where one is missing how many there are."""
-    there = [number for number in numbers if number is not None]
-    if len(there) < len(numbers):
-        return f"– ({len(there)} of {len(numbers)})"
-    mean, half = mean_interval(there)
-    return f"{mean:{sign}.1f} ± {half:.1f}" if half is not None else f"{mean:{sign}.1f}"
+class Configuration(NamedTuple):
+    """What a line is of: hash, loss mask, what else tells it from the others, numbers by seed."""
 
+    hash: str
+    mask: str
+    rest: str
+    found: Mapping[int, Measures]
 
-def line(names: Sequence[str], n: int, found: dict[int, Measures], sign: str = "") -> str:
-    """A line of the table: the stream and what the line is of, seeds, measures by seed."""
-    stream, *rest = filter(None, names)
-    cells = (cell([of[column] for of in found.values()], sign) if found else "–" for column in COLUMNS)
-    return f"| {stream} | {', '.join(rest)} | {n} | {' | '.join(cells)} |"
+    def names(self, *more: str) -> str:
+        return ", ".join(filter(None, (self.mask, self.rest, *more)))
 
 
 def smoothed(steps: list[int], values: list[float], end: int) -> float | None:
     """The mean over the looks of the last `WINDOW` experiences up to `end`, in percent; None: the stream is shorter."""
     there = [value for step, value in zip(steps, values, strict=True) if 0 <= end - step < WINDOW]
     return 100 * float(np.mean(there)) if there and end <= steps[-1] else None
-
-
-def minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def measures(runs: list[Result], reference: list[Result]) -> dict[int, Measures]:
@@ -91,83 +87,123 @@ def nearest(group: list[Result], references: list[list[Result]]) -> list[Result]
     return min(references, key=lambda reference: len(config ^ reference[0].config.items()))
 
 
-def names(groups: list[list[Result]]) -> list[tuple[str, str]]:
-    """Of each configuration the loss mask, and what else tells it from the others."""
+def named(groups: list[list[Result]]) -> list[Configuration]:
+    """The configurations, without numbers."""
     several = len({group[0].strategy for group in groups}) > 1
     found = []
     for group, settings in zip(groups, differences(groups), strict=True):
         rest = {path: value for path, value in settings.items() if path != MASK}
-        found.append((group[0].config[MASK], label(group[0], rest) if several else shown_settings(rest)))
+        text = label(group[0], rest) if several else shown_settings(rest)
+        found.append(Configuration(group[0].hash, group[0].config[MASK], text, {}))
     return found
 
 
-def table(stream: str, runs: Iterable[Result]) -> list[str]:
+def line(stream: str, names: str, n: int, cells: Iterable[str]) -> str:
+    return f"| {stream} | {names} | {n} | {' | '.join(cells)} |"
+
+
+def less(stream: str, one: Configuration, other: Configuration, columns: Sequence[str], names: str, p: bool) -> str:
+    """The line of a difference over the seeds that both have."""
+    both = sorted(one.found.keys() & other.found.keys())
+    cells = []
+    for column in columns:
+        gains = [minus(one.found[seed].get(column), other.found[seed].get(column)) for seed in both]
+        there = [gain for gain in gains if gain is not None]
+        tested = p and 1 < len(there) == len(gains)
+        cells.append(mean_text(gains, "+.1f") + (f" ({sign_flip(there):.3f})" if tested else ""))
+    return line(stream, names, len(both), cells)
+
+
+def lines(stream: str, all: Sequence[Configuration], columns: Sequence[str], against: str | None) -> list[str]:
+    """Of configurations that have numbers: these, and what masking adds; or their differences to the one named."""
+    if against is not None:
+        others = [one for one in all if one.hash.startswith(against)]
+        return [
+            less(stream, one, other, columns, one.names(), True) for other in others for one in all if one is not other
+        ]
+    own = [
+        line(
+            stream,
+            one.names(),
+            len(one.found),
+            (mean_text([of.get(column) for of in one.found.values()]) for column in columns),
+        )
+        for one in all
+    ]
+    unmasked = {one.rest: one for one in all if one.mask == "all"}
+    return own + [
+        less(stream, one, unmasked[one.rest], columns, one._replace(mask="batch - all").names(), False)
+        for one in all
+        if one.mask == "batch" and one.rest in unmasked
+    ]
+
+
+def table(stream: str, runs: Iterable[Result], against: str | None) -> list[str]:
     """The lines of a stream; none where it has no reference."""
     groups: dict[bool, list[list[Result]]] = {True: [], False: []}
     for group in configurations(runs):
         groups[group[0].config.get("stream.draw") == "iid"].append(group)
     if not groups[True]:
+        print(f"{stream} is left out: it has no i.i.d. reference (stream.draw=iid).", file=sys.stderr)
         return []
-    lines, found = [], {}
-    for group, (mask, rest) in zip(groups[False], names(groups[False]), strict=True):
+    there, without = [], []
+    for group, one in zip(groups[False], named(groups[False]), strict=True):
         reference = nearest(group, groups[True])
-        reason, of = trouble(group) or trouble(reference), {}
+        reason = trouble(group) or trouble(reference)
         try:
-            of = {} if reason else measures(group, reference)
+            there += [] if reason else [one._replace(found=measures(group, reference))]
         except Undefined as undefined:
             reason = str(undefined)
-        found[mask, rest] = of
-        lines.append(line((stream, mask, rest, reason), len(of) or len(group), of))
-    for mask, rest in found:
-        one, other = found[mask, rest], found.get(("all", rest), {})
-        if mask == "batch" and (shared := [seed for seed in one if seed in other]):
-            gains = {seed: {name: minus(one[seed][name], other[seed][name]) for name in COLUMNS} for seed in shared}
-            lines.append(line((stream, "batch - all", rest), len(gains), gains, "+"))
-    return lines
+        without += [line(stream, one.names(reason), len(group), "–" * len(COLUMNS))] if reason else []
+    return lines(stream, there, COLUMNS, against) + without
 
 
-def shares(stream: str, runs: Iterable[Result]) -> list[str]:
-    """Lines of the second table; none where all classes are taught about as often, or one has no number."""
+def shares(stream: str, runs: Iterable[Result], against: str | None) -> list[str]:
+    """The second table; none where all classes are taught about as often, or no configuration has numbers."""
     groups = [group for group in configurations(runs) if group[0].config.get("stream.draw") != "iid"]
-    found = {}
-    for group, name in zip(groups, names(groups), strict=True):
+    there, lows = [], set()
+    for group, one in zip(groups, named(groups), strict=True):
         if trouble(group):
             continue
         try:
             bins = {result.seed: by_frequency(result.rows(), WIDTH) for result in group}
         except Undefined:
             continue
-        found[name] = {seed: {one.low: 100 * one.accuracy for one in each} for seed, each in bins.items()}
-    lows = sorted({low for of in found.values() for each in of.values() for low in each})
-    if len(lows) < 3:
+        lows |= {each.low for found in bins.values() for each in found}
+        there.append(
+            one._replace(found={seed: {head(b.low): 100 * b.accuracy for b in found} for seed, found in bins.items()})
+        )
+    columns = [head(low) for low in sorted(lows)]
+    if len(columns) < 3:
         return []
-    heads = [f"{low:.2g} to {low * 10**WIDTH:.2g}" for low in lows]
-    lines = [f"| stream | loss over | n | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(lows) + 1)}"]
-    for (mask, rest), of in found.items():
-        cells = [cell([each.get(low) for each in of.values()]) for low in lows]
-        lines.append(f"| {stream} | {', '.join(filter(None, (mask, rest)))} | {len(of)} | {' | '.join(cells)} |")
-    for mask, rest in found:
-        one, other = found[mask, rest], found.get(("all", rest), {})
-        if mask == "batch" and (both := sorted(one.keys() & other.keys())):
-            gains = [cell([minus(one[seed].get(low), other[seed].get(low)) for seed in both], "+") for low in lows]
-            named = ", ".join(filter(None, ("batch - all", rest)))
-            lines.append(f"| {stream} | {named} | {len(both)} | {' | '.join(gains)} |")
-    return ["", *lines]
+    return ["", *heading(columns), *lines(stream, there, columns, against)]
+
+
+def head(low: float) -> str:
+    """Of the column of classes that this share of experiences teaches, or up to half a power of ten more."""
+    return f"{low:.2g} to {low * 10**WIDTH:.2g}"
+
+
+def heading(columns: Sequence[str]) -> list[str]:
+    return [f"| stream | loss over | n | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * (len(columns) + 1)}"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--against", metavar="HASH", help="the beginning of a configuration's hash")
+    given = parser.parse_args()
     streams: dict[str, list[Result]] = defaultdict(list)
-    for run in find(parser.parse_args().folder):
+    for run in find(given.folder):
         streams[run.stream].append(run)
-    print("| stream | loss over | n |", " | ".join(COLUMNS), "|")
-    print("| --- | --- |", " | ".join(["---:"] * (len(COLUMNS) + 1)), "|")
+    if given.against:
+        streams = {name: runs for name, runs in streams.items() if any(r.hash.startswith(given.against) for r in runs)}
+    if not streams:
+        print(f"{given.folder} has no run{f' of {given.against}' if given.against else ''}.", file=sys.stderr)
+        return 2
+    print(*heading(COLUMNS), sep="\n")
     for stream, runs in sorted(streams.items()):
-        lines = table(stream, runs)
-        if not lines:
-            print(f"{stream} is left out: it has no i.i.d. reference (stream.draw=iid).", file=sys.stderr)
-        for text in lines + shares(stream, runs):
+        for text in table(stream, runs, given.against) + shares(stream, runs, given.against):
             print(text)
     return 0
 

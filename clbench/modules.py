@@ -44,6 +44,16 @@ def linear_head(model: nn.Module) -> nn.Linear:
     return head
 
 
+def of_head(model: nn.Module) -> list[str]:
+    """The names of the head's parameters."""
+    return [name for name, _ in model.named_parameters() if name.startswith("head.")]
+
+
+def of_body(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains of the body, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")}
+
+
 def groups(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """The names of all parameters and floating-point buffers, by group; each name is in one group.
 

@@ -25,6 +25,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return float(x.mean()), float(stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / np.sqrt(len(x)))
 
 
+def mean_text(values: Sequence[float | None], spec: str = ".1f") -> str:
+    """The mean and half its 95 % interval, each by a format; where a value is missing, how many there are."""
+    there = [value for value in values if value is not None]
+    if not there or len(there) < len(values):
+        return f"– ({len(there)} of {len(values)})" if values else "–"
+    mean, half = mean_interval(there)
+    return f"{mean:{spec}}" if half is None else f"{mean:{spec}} ± {half:{spec.removeprefix('+')}}"
+
+
+def minus(a: float | None, b: float | None) -> float | None:
+    """The difference of two numbers; None where one is missing."""
+    return None if a is None or b is None else a - b
+
+
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided p of the hypothesis that each difference is as likely as its negative, tested on the mean.
 

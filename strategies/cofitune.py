@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from clbench.adapters import transformer
 from clbench.learner import Learner
-from clbench.modules import resting
-from clbench.strategies.tuners import of_head
+from clbench.modules import of_head, resting
 from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.subspace import hooked

@@ -14,6 +14,7 @@ from clbench.adapters import freeze
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import of_head
 from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
 
@@ -31,7 +32,7 @@ class LinearProbe(Around):
         super().start(learner, syllabus)
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        with learner.only([name for name, _ in learner.model.named_parameters() if name.startswith("head.")]):
+        with learner.only(of_head(learner.model)):
             super().learn(learner, experience)
 
 

@@ -25,6 +25,7 @@ from clbench.config import Preset
 from clbench.data import Data
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import of_head
 from clbench.optimizer import constant
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -78,7 +79,7 @@ class LwF(Strategy):
 
     def meet(self, learner: Learner, data: Data, epochs: int) -> None:
         """The warm-up: the head learns the new classes."""
-        with learner.only([name for name, _ in learner.model.named_parameters() if name.startswith("head.")]):
+        with learner.only(of_head(learner.model)):
             self.phase = learner.new_optimizer(
                 learner.steps(len(data), epochs), factor=constant, kind="sgd", momentum=0.0, weight_decay=0.0
             )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clbench.adapters import freeze, prefixed, transformer
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import of_head
 from clbench.seeds import derive
 from clbench.strategies.own_classes import OwnClasses
 
@@ -38,8 +39,7 @@ def prompts(learner: Learner) -> Any:
 
 def training(learner: Learner, names: Collection[str]) -> list[str]:
     """The names within the model of these prompts and of the head, for `learner.only`."""
-    head = [name for name, _ in learner.model.named_parameters() if name.startswith("head.")]
-    return [*(f"body.prompts.{name}" for name in names), *head]
+    return [*(f"body.prompts.{name}" for name in names), *of_head(learner.model)]
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from clbench.errors import Mistake
 from clbench.learner import Learner
+from clbench.modules import of_body
 from clbench.optimizer import Followed, Optimizer
 from clbench.strategies.sparse import Sparse, largest
-from clbench.strategies.tuners import of_body
 from clbench.strategies.values import copied
 from clbench.strategy import Adjust
 from clbench.stream import Experience, Syllabus

@@ -24,7 +24,7 @@ from clbench.batch import Batch
 from clbench.config import Preset
 from clbench.gaussians import Gaussians, Storage
 from clbench.learner import Learner
-from clbench.modules import linear_head
+from clbench.modules import linear_head, of_head
 from clbench.optimizer import cosine
 from clbench.strategies.embedding import embedded
 from clbench.strategies.own_classes import OwnClasses
@@ -64,7 +64,7 @@ class SLCA(OwnClasses):
         super().start(learner, syllabus)
         linear_head(learner.model)
         learner.renews()
-        self.names = [name for name, _ in learner.model.named_parameters() if name.startswith("head.")]
+        self.names = of_head(learner.model)
         self.raw = copied(learner.model, self.names)
         self.gaussians = Gaussians(self.storage)
         self.taught = torch.full((syllabus.classes,), -1, device=learner.where)

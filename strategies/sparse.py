@@ -25,9 +25,8 @@ from clbench.adapters import transformer
 from clbench.batch import Batch
 from clbench.errors import Mistake
 from clbench.learner import Learner
-from clbench.modules import tensors
+from clbench.modules import of_body, of_head, tensors
 from clbench.optimizer import Followed, Optimizer
-from clbench.strategies.tuners import of_body, of_head
 from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction

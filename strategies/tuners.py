@@ -27,7 +27,7 @@ from clbench.adapters import bottleneck, freeze, lora, masks, prompts, scale_shi
 from clbench.config import Preset
 from clbench.errors import Mistake
 from clbench.learner import Learner
-from clbench.modules import tensors
+from clbench.modules import of_head, tensors
 from clbench.seeds import derive
 from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
@@ -179,16 +179,6 @@ class NormOnly(Tuner):
         if not found:
             raise Mistake("norm_only trains normalisation, and this model has none: choose another model, or bitfit.")
         return found
-
-
-def of_head(model: nn.Module) -> list[str]:
-    """The names of the head's parameters."""
-    return [name for name, _ in model.named_parameters() if name.startswith("head.")]
-
-
-def of_body(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What trains of the body, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")}
 
 
 def is_transformer(model: nn.Module) -> bool:

@@ -112,17 +112,18 @@ def test_tables_say_what_the_runs_say():
 
 
 @pytest.mark.parametrize(
-    ("page", "script", "folder"),
+    ("page", "script", "words"),
     [
-        ("accumulation.md", "recurrence.py", "accumulation"),
-        ("accumulation.md", "recurrence.py", "scole"),
-        ("accumulation.md", "recurrence.py", "frequency"),
-        ("accumulation.md", "recurrence.py", "scole500"),
-        ("plasticity.md", "plasticity.py", "plasticity"),
+        ("accumulation.md", "recurrence.py", ["accumulation"]),
+        ("accumulation.md", "recurrence.py", ["scole"]),
+        ("accumulation.md", "recurrence.py", ["frequency"]),
+        ("accumulation.md", "recurrence.py", ["frequency", "--against", "902a3706"]),
+        ("accumulation.md", "recurrence.py", ["scole500"]),
+        ("plasticity.md", "plasticity.py", ["plasticity"]),
     ],
 )
-def test_tables_of_benchmarks(page, script, folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [script, str(REFERENCE / folder)])
+def test_tables_of_benchmarks(page, script, words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script, str(REFERENCE / words[0]), *words[1:]])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
     assert not ended.value.code
