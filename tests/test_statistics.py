@@ -12,6 +12,8 @@ from clbench.statistics import (
     friedman,
     holm,
     mean_interval,
+    mean_text,
+    minus,
     nemenyi,
     sign_flip,
     smallest_p,
@@ -29,6 +31,27 @@ def test_interval_is_students():
 
 def test_one_value_has_no_interval():
     assert mean_interval([0.7]) == (0.7, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "spec", "text"),
+    [
+        ([1.0, 2.0, 3.0, 4.0, 5.0], ".1f", "3.0 ± 2.0"),
+        ([-1.0, 2.0], "+.2f", "+0.50 ± 19.06"),
+        ([0.25], "+.1f", "+0.2"),
+        ([0.25, None], ".1f", "– (1 of 2)"),
+        ([None], ".1f", "– (0 of 1)"),
+        ([], ".1f", "–"),
+    ],
+)
+def test_a_mean_in_words(values, spec, text):
+    assert mean_text(values, spec) == text
+
+
+def test_a_difference_needs_both():
+    assert minus(3.0, 1.0) == 2.0
+    assert minus(None, 1.0) is None
+    assert minus(1.0, None) is None
 
 
 def test_interval_agrees_with_scipy():
