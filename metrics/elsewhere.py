@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 from clbench.metric import Summary, undefined
 from clbench.metrics.matrix import Matrix, measure
 from clbench.metrics.summary import READOUTS, backward, forgetting
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAMMOTH = "Mammoth, utils/metrics.py"
 CONTINUUM = "continuum, continuum/metrics/metrics.py"
@@ -22,14 +25,17 @@ PYCIL = "PyCIL and PILOT, trainer.py"
 AVALANCHE = "Avalanche, evaluation/metrics/forgetting_bwt.py"
 
 
-def lost(m: Matrix, step: int, exam: int) -> float:
-    """a(j, j) - a(t, j) for step t and exam j, counted from 1."""
-    return float(m.cells(exam, exam - 1) - m.cells(step, exam - 1))
+def lost(m: Matrix, steps: Any, exams: np.ndarray) -> np.ndarray:
+    """a(j, j) - a(t, j) for steps t and exams j, counted from 1."""
+    return m.cells(exams, exams - 1) - m.cells(steps, exams - 1)
 
 
-def pairs(m: Matrix) -> list[tuple[int, int]]:
+def pairs(m: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Every step t with every exam j < t, counted from 1."""
-    return [(step, exam) for exam, step in combinations(range(1, m.last + 1), 2)]
+    import numpy as np
+
+    steps, exams = np.tril_indices(m.last, -1)
+    return steps + 1, exams + 1
 
 
 def below_best(m: Matrix) -> float:
@@ -38,15 +44,19 @@ def below_best(m: Matrix) -> float:
 
 
 def over_pairs(m: Matrix) -> float:
-    return -sum(lost(m, *pair) for pair in pairs(m)) / len(pairs(m))
+    return -lost(m, *pairs(m)).mean()
 
 
 def over_older_pairs(m: Matrix) -> float:
-    return -sum(lost(m, step, exam) for step, exam in pairs(m) if exam < step - 1) / len(pairs(m))
+    steps, exams = pairs(m)
+    older = exams < steps - 1
+    return -lost(m, steps[older], exams[older]).sum() / len(steps)
 
 
 def but_the_newest(m: Matrix) -> float:
-    return sum(lost(m, m.last, exam) for exam in range(1, m.last - 1)) / (m.last - 1)
+    import numpy as np
+
+    return lost(m, m.last, np.arange(1, m.last - 1)).sum() / (m.last - 1)
 
 
 def since_first(m: Matrix) -> float:

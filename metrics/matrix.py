@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from clbench.metric import Row, Value, undefined, valued
+from clbench.metric import Row, Undefined, Value, undefined, valued
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +98,34 @@ def matrix(rows: Sequence[Row], metric: str) -> Matrix:
     Raises:
         Undefined: there is nothing to make it of, or the rows say that the metric does not apply.
     """
+    found = _kept(_Same(rows, len(rows)), metric)
+    return found if isinstance(found, Matrix) else undefined(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Rows by identity: equal to themselves alone, while there are as many."""
+
+    rows: Sequence[Row]
+    count: int
+
+    def __hash__(self) -> int:
+        return id(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.rows is other.rows and self.count == other.count
+
+
+@lru_cache(maxsize=16)
+def _kept(rows: _Same, metric: str) -> Matrix | str:
+    """The matrix, or why there is none: all summaries of a run ask for a few."""
+    try:
+        return _made(rows.rows, metric)
+    except Undefined as reason:
+        return str(reason)
+
+
+def _made(rows: Sequence[Row], metric: str) -> Matrix:
     import numpy as np
 
     measured = sorted((row for row in rows if row.metric == metric), key=lambda row: -row.at)

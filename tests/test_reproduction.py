@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,21 @@ def clbench(tmp_path, monkeypatch, capsys):
     return do
 
 
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory):
+    """Results: three seeds of one configuration."""
+    folder = tmp_path_factory.mktemp("three_seeds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("CLBENCH_DATA", str(folder / "data"))
+        assert main(shlex.split(f"{TOY} 'seed=range(3)'")) == 0
+    return folder / "results"
+
+
 @pytest.fixture
-def stored(clbench):
+def stored(clbench, three_seeds):
     """The folders of three seeds of one configuration."""
-    assert clbench(f"{TOY} 'seed=range(3)'")[0] == 0
+    shutil.copytree(three_seeds, "results")
     return sorted(Path("results").glob("toy/er/*/seed-*"))
 
 

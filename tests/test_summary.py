@@ -23,6 +23,15 @@ def why(rows, id):
     return value.note
 
 
+def test_more_rows_make_another_number():
+    rows = matrix_rows(FORGETS)
+    whole = number(rows, "class/final_accuracy")
+    last = [rows.pop() for _ in range(len(FORGETS))][::-1]
+    assert number(rows, "class/final_accuracy") != whole
+    rows += last
+    assert number(rows, "class/final_accuracy") == whole
+
+
 @pytest.mark.parametrize(
     ("matrix", "id", "known"),
     [
