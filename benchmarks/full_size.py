@@ -16,20 +16,19 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clbench.batch import Batch
 from clbench.config import plans
 from clbench.data import Data, Source
 from clbench.learner import Learner
-from clbench.optimizer import Optimizer
+from clbench.modules import of_body
 from clbench.pretrained import Timm, timm
-from clbench.strategy import Adjust, Loss, Strategy, needs
+from clbench.strategy import Strategy, needs
 from clbench.stream import Experience, Stream, Syllabus
 from clbench.transform import ImageTransform
 
@@ -51,25 +50,18 @@ class Counting(Learner):
     strategy: Strategy
     counted = 0
 
-    def fit(
-        self,
-        batches: Iterable[Batch],
-        loss: Loss,
-        adjust: Adjust | None = None,
-        optimizer: Optimizer | None = None,
-    ) -> None:
+    def fit(self, *given: Any, **named: Any) -> None:
         self.counted = trains(self.model, self.strategy)
-        super().fit(batches, loss, adjust, optimizer)
+        super().fit(*given, **named)
 
 
 def trains(model: nn.Module, strategy: Strategy) -> int:
     """How many weights train, the head aside: of one with a mask its entries, of one that is held in part the rest."""
     masks, held = getattr(strategy, "masks", {}), getattr(strategy, "held", {})
     found = 0
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and not name.startswith("head."):
-            still = len(held[name][0]) * weight[0].numel() if name in held else 0
-            found += int(masks[name].sum()) if name in masks else weight.numel() - still
+    for name, weight in of_body(model).items():
+        still = len(held[name][0]) * weight[0].numel() if name in held else 0
+        found += int(masks[name].sum()) if name in masks else weight.numel() - still
     return found
 
 
