@@ -149,7 +149,7 @@ def table(stream: str, runs: Iterable[Result], against: str | None) -> list[str]
     there, without = [], []
     for group, one in zip(groups[False], named(groups[False]), strict=True):
         reference = nearest(group, groups[True])
-        reason = trouble(group) or trouble(reference)
+        reason = trouble(group) or (trouble(reference) and f"its i.i.d. reference: {trouble(reference)}")
         try:
             there += [] if reason else [one._replace(found=measures(group, reference))]
         except Undefined as undefined:
