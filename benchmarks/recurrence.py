@@ -5,9 +5,9 @@
 Of runs of one stream under several loss masks, and of its i.i.d. reference (`stream.draw=iid`), paired by seed. A(t) is
 accuracy on all classes after t experiences and KA(t) = A(t) / R(t), R the reference's after as many samples
 (`clbench.accumulation`). Each is averaged over the looks of the 25 experiences up to t. Printed: A and KA at t = 25 and
-150 and at the end, the rise of KA between 25 and 150, the half-time, and what masking adds, all as means over seeds
-with 95 % intervals by Student's t. Where a seed has no number, as one that never comes to half, there is no mean, and
-it says how many have one; a configuration with a seed that diverged, failed or isn't finished has no number.
+150 (`--late`) and at the end, the rise of KA between these two, the half-time, and what masking adds, all as means over
+seeds with 95 % intervals by Student's t. Where a seed has no number, as one that never comes to half, there is no mean,
+and it says how many have one; a configuration with a seed that diverged, failed or isn't finished has no number.
 
 A second table, of streams that teach some classes far more often than others: final accuracy of classes by the share of
 experiences that taught them, in half powers of ten.
@@ -36,7 +36,6 @@ from clbench.results import find
 from clbench.statistics import mean_text, minus, sign_flip
 
 WINDOW, EARLY, LATE = 25, 25, 150
-COLUMNS = ("A 25", "A 150", "A end", "KA 25", "KA 150", "KA end", "rise", "half-time")
 MASK = "learner.loss_mask"
 WIDTH = 0.5
 """of a bin of shares, in powers of ten"""
@@ -63,7 +62,7 @@ def smoothed(steps: list[int], values: list[float], end: int) -> float | None:
     return 100 * float(np.mean(there)) if there and end <= steps[-1] else None
 
 
-def measures(runs: list[Result], reference: list[Result]) -> dict[int, Measures]:
+def measures(runs: list[Result], reference: list[Result], late: int) -> dict[int, Measures]:
     """Of each run, by its seed.
 
     Raises:
@@ -73,10 +72,10 @@ def measures(runs: list[Result], reference: list[Result]) -> dict[int, Measures]
     found: dict[int, Measures] = {}
     for seed, pair in zip(shared, pairs(runs, reference), strict=True):
         one, of = curve(*pair), found.setdefault(seed, {})
-        for name, end in (("25", EARLY), ("150", LATE), ("end", one.steps[-1])):
-            of[f"A {name}"] = smoothed(one.steps, one.accuracy, end)
-            of[f"KA {name}"] = smoothed(one.steps, one.ka, end)
-        of["rise"] = minus(of["KA 150"], of["KA 25"])
+        for name, values in (("A", one.accuracy), ("KA", one.ka)):
+            for when, end in ((str(EARLY), EARLY), (str(late), late), ("end", one.steps[-1])):
+                of[f"{name} {when}"] = smoothed(one.steps, values, end)
+        of["rise"] = minus(of[f"KA {late}"], of[f"KA {EARLY}"])
         of["half-time"] = valued(lambda one=one: half_time(one)).number
     return found
 
@@ -138,7 +137,7 @@ def lines(stream: str, all: Sequence[Configuration], columns: Sequence[str], aga
     ]
 
 
-def table(stream: str, runs: Iterable[Result], against: str | None) -> list[str]:
+def table(stream: str, runs: Iterable[Result], columns: Sequence[str], late: int, against: str | None) -> list[str]:
     """The lines of a stream; none where it has no reference."""
     groups: dict[bool, list[list[Result]]] = {True: [], False: []}
     for group in configurations(runs):
@@ -151,11 +150,11 @@ def table(stream: str, runs: Iterable[Result], against: str | None) -> list[str]
         reference = nearest(group, groups[True])
         reason = trouble(group) or (trouble(reference) and f"its i.i.d. reference: {trouble(reference)}")
         try:
-            there += [] if reason else [one._replace(found=measures(group, reference))]
+            there += [] if reason else [one._replace(found=measures(group, reference, late))]
         except Undefined as undefined:
             reason = str(undefined)
-        without += [line(stream, one.names(reason), len(group), "–" * len(COLUMNS))] if reason else []
-    return lines(stream, there, COLUMNS, against) + without
+        without += [line(stream, one.names(reason), len(group), "–" * len(columns))] if reason else []
+    return lines(stream, there, columns, against) + without
 
 
 def shares(stream: str, runs: Iterable[Result], against: str | None) -> list[str]:
@@ -192,6 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--against", metavar="HASH", help="the beginning of a configuration's hash")
+    parser.add_argument("--late", metavar="T", type=int, default=LATE, help="the second look at the curves")
     given = parser.parse_args()
     streams: dict[str, list[Result]] = defaultdict(list)
     for run in find(given.folder):
@@ -201,9 +201,11 @@ def main() -> int:
     if not streams:
         print(f"{given.folder} has no run{f' of {given.against}' if given.against else ''}.", file=sys.stderr)
         return 2
-    print(*heading(COLUMNS), sep="\n")
+    whens = (EARLY, given.late, "end")
+    columns = [*(f"A {when}" for when in whens), *(f"KA {when}" for when in whens), "rise", "half-time"]
+    print(*heading(columns), sep="\n")
     for stream, runs in sorted(streams.items()):
-        for text in table(stream, runs, given.against) + shares(stream, runs, given.against):
+        for text in table(stream, runs, columns, given.late, given.against) + shares(stream, runs, given.against):
             print(text)
     return 0
 
