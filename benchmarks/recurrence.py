@@ -113,8 +113,9 @@ def less(stream: str, one: Configuration, other: Configuration, columns: Sequenc
     return line(stream, names, len(both), cells)
 
 
-def lines(stream: str, all: Sequence[Configuration], columns: Sequence[str], against: str | None) -> list[str]:
+def lines(stream: str, found: Iterable[Configuration], columns: Sequence[str], against: str | None) -> list[str]:
     """Of configurations that have numbers: these, and what masking adds; or their differences to the one named."""
+    all = sorted(found, key=lambda one: (one.rest, one.mask))
     if against is not None:
         others = [one for one in all if one.hash.startswith(against)]
         return [

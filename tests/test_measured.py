@@ -118,6 +118,7 @@ def test_tables_say_what_the_runs_say():
         ("accumulation.md", "recurrence.py", ["scole"]),
         ("accumulation.md", "recurrence.py", ["frequency"]),
         ("accumulation.md", "recurrence.py", ["frequency", "--against", "902a3706"]),
+        ("accumulation.md", "recurrence.py", ["optimizers"]),
         ("accumulation.md", "recurrence.py", ["scole500", "--late", "300"]),
         ("plasticity.md", "plasticity.py", ["plasticity"]),
     ],
