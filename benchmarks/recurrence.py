@@ -102,7 +102,7 @@ def line(stream: str, names: str, n: int, cells: Iterable[str]) -> str:
 
 
 def less(stream: str, one: Configuration, other: Configuration, columns: Sequence[str], names: str, p: bool) -> str:
-    """The line of a difference over the seeds that both have."""
+    """The line of a difference over the seeds that both have; with `p`, that of the exact sign-flip test beside it."""
     both = sorted(one.found.keys() & other.found.keys())
     cells = []
     for column in columns:
@@ -115,27 +115,21 @@ def less(stream: str, one: Configuration, other: Configuration, columns: Sequenc
 
 def lines(stream: str, found: Iterable[Configuration], columns: Sequence[str], against: str | None) -> list[str]:
     """Of configurations that have numbers: these, and what masking adds; or their differences to the one named."""
-    all = sorted(found, key=lambda one: (one.rest, one.mask))
+    ones = sorted(found, key=lambda one: (one.rest, one.mask))
     if against is not None:
-        others = [one for one in all if one.hash.startswith(against)]
-        return [
-            less(stream, one, other, columns, one.names(), True) for other in others for one in all if one is not other
-        ]
-    own = [
-        line(
-            stream,
-            one.names(),
-            len(one.found),
-            (mean_text([of.get(column) for of in one.found.values()]) for column in columns),
-        )
-        for one in all
-    ]
-    unmasked = {one.rest: one for one in all if one.mask == "all"}
-    return own + [
-        less(stream, one, unmasked[one.rest], columns, one._replace(mask="batch - all").names(), False)
-        for one in all
-        if one.mask == "batch" and one.rest in unmasked
-    ]
+        others = [one for one in ones if one.hash.startswith(against)]
+        chosen = [(one, other) for other in others for one in ones if one is not other]
+        return [less(stream, one, other, columns, one.names(), True) for one, other in chosen]
+    made = []
+    for one in ones:
+        cells = (mean_text([of.get(column) for of in one.found.values()]) for column in columns)
+        made.append(line(stream, one.names(), len(one.found), cells))
+    unmasked = {one.rest: one for one in ones if one.mask == "all"}
+    for one in ones:
+        if one.mask == "batch" and one.rest in unmasked:
+            names = one._replace(mask="batch - all").names()
+            made.append(less(stream, one, unmasked[one.rest], columns, names, False))
+    return made
 
 
 def table(stream: str, runs: Iterable[Result], columns: Sequence[str], late: int, against: str | None) -> list[str]:

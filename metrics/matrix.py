@@ -93,7 +93,8 @@ class Matrix:
 def matrix(rows: Sequence[Row], metric: str) -> Matrix:
     """The rows of one metric as a matrix over steps and taught exams.
 
-    Where a step was looked at more than once the first look counts, the one right after the experience.
+    Where a step was looked at more than once the first look counts, the one right after the experience. The matrix is
+    kept for the next who asks, so rows may be added, but not replaced in place.
 
     Raises:
         Undefined: there is nothing to make it of, or the rows say that the metric does not apply.
