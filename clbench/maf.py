@@ -68,18 +68,10 @@ class MemoryAdjusted(Around):
         super().start(learner, syllabus)
         self.spent, self.beside, self.step = float(learner.flops.total - before), 0.0, 0.0
         self.stepped, self.steps = 0, 0
+        self.afforded(learner, 0)
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        blank, loss = learner.blank(learner.batch), self.whole_loss(learner)
-        multiple = held(learner, loss, blank, self.remembered(learner)) / self.whole
-        step = self.step or learner.price(blank, loss) * multiple
-        left = self.maf * (experience.index + 1) / self.lessons - self.spent - self.beside
-        if (count := int(left // step)) < 1:
-            least = self.lessons * (step + self.beside)
-            raise Mistake(
-                f"budget.maf={self.maf:g} leaves no step for experience {experience.index}; one costs {step:.3g}, and "
-                f"all {self.lessons} experiences need {least:.3g} at the least."
-            )
+        count, multiple = self.afforded(learner, experience.index)
         before, self.stepped, self.steps = learner.flops.total, 0, 0
         with learner.lasting(count):
             super().learn(learner, experience)
@@ -87,6 +79,24 @@ class MemoryAdjusted(Around):
         self.spent += spent
         self.step = self.stepped * multiple / max(self.steps, 1)
         self.beside = spent - self.stepped * multiple
+
+    def afforded(self, learner: Learner, index: int) -> tuple[int, float]:
+        """How many steps experience `index` may take, and the memory of one as a multiple of fine-tuning's.
+
+        Raises:
+            Mistake: not one.
+        """
+        blank, loss = learner.blank(learner.batch), self.whole_loss(learner)
+        multiple = held(learner, loss, blank, self.remembered(learner)) / self.whole
+        step = self.step or learner.price(blank, loss) * multiple
+        left = self.maf * (index + 1) / self.lessons - self.spent - self.beside
+        if (count := int(left // step)) < 1:
+            least = self.lessons * (step + self.beside)
+            raise Mistake(
+                f"budget.maf={self.maf:g} leaves no step for experience {index}; one costs {step:.3g}, and all "
+                f"{self.lessons} experiences need {least:.3g} at the least."
+            )
+        return count, multiple
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         flops, kept = learner.flops, None

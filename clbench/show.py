@@ -16,7 +16,9 @@ from clbench import catalogue
 from clbench.errors import Mistake, unknown
 
 if TYPE_CHECKING:
-    from clbench.config import Preset
+    from rich.console import Console
+
+    from clbench.config import Preset, Recipe
     from clbench.stream import Stream
     from clbench.sweep import Event, Task
 
@@ -281,19 +283,40 @@ def _first(text: str | None) -> str:
 
 def entry(name: str) -> None:
     """Print all about an entry: its paper, options with documentation and defaults, recipes, presets and their
-    sources."""
+    sources; or about a recipe, what it says of each stream that has it."""
+    from rich.console import Console
+
+    console = Console()
     kinds = [kind for kind in catalogue.KINDS if name in catalogue.names(kind)]
-    if not kinds:
+    recipes = {} if kinds else _recipes(name)
+    if not kinds and not recipes:
         raise unknown("entry", name, {n for kind in catalogue.KINDS for n in catalogue.names(kind)})
     for kind in kinds:
-        _entry(kind, name)
+        _entry(console, kind, name)
+    for stream, recipe in recipes.items():
+        _recipe(console, name, recipe, f" for {stream}")
 
 
-def _entry(kind: str, name: str) -> None:
+def _recipes(name: str) -> dict[str, Recipe]:
+    """The recipes of this name, by stream."""
+    homes = {stream: catalogue.home("stream", stream) for stream in sorted(catalogue.names("stream"))}
+    named = {stream: getattr(home, "RECIPES", {}).get(stream, {}) for stream, home in homes.items()}
+    return {stream: recipes[name] for stream, recipes in named.items() if name in recipes}
+
+
+def _recipe(console: Console, name: str, recipe: Recipe, of: str = "") -> None:
+    from rich.text import Text
+
+    from clbench.words import to_text
+
+    values = " ".join(f"{path}={to_text(value)}" for path, value in recipe.values.items())
+    console.print(Text.assemble("recipe ", (name, "bold"), f"{of}: {values}\n  source: {recipe.source}"))
+
+
+def _entry(console: Console, kind: str, name: str) -> None:
     from dataclasses import MISSING, fields, is_dataclass
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -302,7 +325,6 @@ def _entry(kind: str, name: str) -> None:
     from clbench.metric import Summary
     from clbench.words import to_text
 
-    console = Console()
     thing = catalogue.resolve(kind, name)
     console.print(Text.assemble((name, "bold"), f"  ({kind})"))
     if isinstance(thing, Summary):
@@ -330,12 +352,11 @@ def _entry(kind: str, name: str) -> None:
         console.print(table)
     home = catalogue.home(kind, name)
     for recipe, content in getattr(home, "RECIPES", {}).get(name, {}).items():
-        values = " ".join(f"{path}={to_text(value)}" for path, value in content.values.items())
-        console.print(Text.assemble("recipe ", (recipe, "bold"), f": {values}\n  source: {content.source}"))
+        _recipe(console, recipe, content)
     _presets(console, [preset for preset in getattr(home, "PRESETS", ()) if preset.strategy == name])
 
 
-def _presets(console: Any, presets: Sequence[Preset]) -> None:
+def _presets(console: Console, presets: Sequence[Preset]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -181,6 +181,7 @@ def test_list_without_a_kind_lists_all(clbench):
         ("mlp", ["(model)", "hidden"]),
         ("class/forgetting", ["(metric)", "formula", "max over l(j) <= t < T", "Chaudhry et al."]),
         ("exams", ["(metric)", "van de Ven and Tolias 2019"]),
+        ("der2020", ["recipe der2020 for cifar10: ", "recipe der2020 for mnist: ", "source: Buzzega et al. 2020"]),
     ],
 )
 def test_show_tells_paper_options_and_sources(clbench, name, shown):
@@ -241,6 +242,7 @@ def test_every_entry_can_be_shown(clbench):
         ("compare er", ["two names, or --against one"]),
         ("compare --against er --results nowhere", ["no folder nowhere"]),
         ("leaderboard nowhere --ranks", ["no folder nowhere"]),
+        ("run stream=toy budget.maf=10", ["budget.maf=10 leaves no step for experience 0"]),
         ("run stream=toy first=3", ["first=3 leaves nothing out", "3 experiences"]),
         ("run tuned=nowhere.yaml", ["tuned=nowhere.yaml can't be read", "No such file"]),
         ("sync nowhere", ["no folder nowhere"]),
