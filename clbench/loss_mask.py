@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,13 @@ from clbench.errors import Mistake
 
 Competing = Literal["all", "seen", "experience", "batch"]
 """which labels do"""
+NEEDS: Mapping[Competing, frozenset[str]] = {
+    "all": frozenset(),
+    "seen": frozenset({"single labels", "unmixed lessons"}),
+    "experience": frozenset({"single labels", "unmixed lessons"}),
+    "batch": frozenset({"single labels"}),
+}
+"""what a stream must offer: a sample that is mixed into a lesson may have labels that were not taught"""
 
 
 class LossMask:

@@ -139,9 +139,9 @@ def needs(strategy: Strategy) -> frozenset[str]:
     return frozenset().union(*(layer.needs for layer in layers(strategy)))
 
 
-def lacking(strategy: Strategy, stream: Stream, model: Model) -> list[str]:
+def lacking(needed: frozenset[str], stream: Stream, model: Model) -> list[str]:
     """What of that neither offers."""
-    return sorted(needs(strategy) - stream.offers - getattr(model, "offers", frozenset()))
+    return sorted(needed - stream.offers - getattr(model, "offers", frozenset()))
 
 
 def whole_stream(strategy: Strategy) -> bool:

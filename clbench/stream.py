@@ -84,8 +84,8 @@ class Stream:
     version: ClassVar[int] = 1
     """raised when the same options and seed teach something else than before"""
     offers: ClassVar[frozenset[str]] = frozenset({"known length", "task borders", "unmixed lessons", "single labels"})
-    """what strategies may rely on; unmixed lessons: nothing but the samples of a lesson is trained on in it; single
-    labels: a sample has one, not a sequence of them"""
+    """what strategies and loss masks may rely on; unmixed lessons: nothing but the samples of a lesson is trained on in
+    it; single labels: a sample has one, not a sequence of them"""
 
     def open(self, seed: int) -> None:
         """Open the data and draw what the seed decides. Called once, before anything below.

@@ -55,21 +55,20 @@ def check(plan: Plan) -> None:
         Mistake: it could not; why.
     """
     from clbench import strategy
+    from clbench.loss_mask import NEEDS
     from clbench.pretrained import Pretrained
     from clbench.transform import Transform
 
     plan.learner.check()
     stream = deepcopy(plan.stream)
     stream.open(plan.seed)
-    if missing := strategy.lacking(plan.strategy, stream, plan.model):
-        neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
-        remedy = " stream.mixture={update:1.0} mixes nothing in." if "unmixed lessons" in missing else ""
-        raise Mistake(f"strategy={plan.label} needs {' and '.join(missing)}, which {neither}.{remedy}")
-    if plan.learner.loss_mask in ("seen", "experience") and "unmixed lessons" not in stream.offers:
-        raise Mistake(
-            f"learner.loss_mask={plan.learner.loss_mask} masks the labels of samples that "
-            f"stream={plan.values['stream']} mixes in: take stream.mixture={{update:1.0}}, or loss_mask=all or batch."
-        )
+    mask = plan.learner.loss_mask
+    asked = {f"strategy={plan.label}": strategy.needs(plan.strategy), f"learner.loss_mask={mask}": NEEDS[mask]}
+    for word, needed in asked.items():
+        if missing := strategy.lacking(needed, stream, plan.model):
+            neither = f"neither stream={plan.values['stream']} nor model={plan.values['model']} offers"
+            remedy = " stream.mixture={update:1.0} mixes nothing in." if "unmixed lessons" in missing else ""
+            raise Mistake(f"{word} needs {' and '.join(missing)}, which {neither}.{remedy}")
     if isinstance(plan.model, Pretrained):
         plan.model.check(stream)
     learner, syllabus = copy(plan.learner), stream.syllabus()

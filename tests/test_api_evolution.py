@@ -16,7 +16,7 @@ from clbench.code_tokens import blocks, pool_of, vocabulary
 from clbench.data import Data, Source
 from clbench.errors import Mistake
 from clbench.learner import Learner
-from clbench.loss_mask import LossMask
+from clbench.loss_mask import NEEDS, LossMask
 from clbench.metric import Look, exact
 from clbench.metrics.calls import CALLS
 from clbench.metrics.ranks import Ranks
@@ -24,7 +24,7 @@ from clbench.metrics.usage import Usage, bleu, call, keyword_f1, written
 from clbench.strategies.consolidation import EWC
 from clbench.strategies.er_ace import ERACE
 from clbench.strategies.replay import ER
-from clbench.strategy import Strategy, lacking
+from clbench.strategy import Strategy, lacking, needs
 from clbench.stream import Exam, Stream, Syllabus
 from clbench.streams.api_evolution import Domains
 from clbench.streams.api_releases import Releases
@@ -154,7 +154,8 @@ def test_what_takes_one_label_a_sample_is_refused_where_a_sample_has_many():
     words, blocks = Domains(**SMALL, rare=1), Domains(**TOKENS)
     for stream, lacks in ((words, []), (blocks, ["single labels"])):
         stream.open(0)
-        assert lacking(ERACE(), stream, resolve("model", "mlp")()) == lacks
+        for needed in (needs(ERACE()), NEEDS["batch"]):
+            assert lacking(needed, stream, resolve("model", "mlp")()) == lacks
 
 
 def test_a_sequence_is_right_where_all_that_is_asked_for_is():

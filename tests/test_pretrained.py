@@ -17,7 +17,7 @@ from clbench.datasets import sha256
 from clbench.errors import Mistake
 from clbench.models import MLP, ViT
 from clbench.pretrained import EMBEDDED, EMBEDDED_SHA256, Lite0, Timm, ViTT6
-from clbench.strategy import Around, Strategy, lacking
+from clbench.strategy import Around, Strategy, lacking, needs
 from clbench.streams.incremental import ClassIncremental
 from clbench.streams.toy import Toy
 from clbench.sweep import check
@@ -133,9 +133,13 @@ def test_a_strategy_lacks_what_neither_stream_nor_model_offers():
     class Wants(Strategy):
         needs: ClassVar[frozenset[str]] = frozenset({"pretrained weights", "transformer", "task borders"})
 
-    assert lacking(Around(Wants()), Toy(), MLP()) == ["pretrained weights", "transformer"]
-    assert lacking(Wants(), Toy(), ViT()) == lacking(Wants(), Toy(), ViTT6(pretrained=False)) == ["pretrained weights"]
-    assert lacking(Wants(), Toy(), ViTT6()) == []
+    assert lacking(needs(Around(Wants())), Toy(), MLP()) == ["pretrained weights", "transformer"]
+    assert (
+        lacking(needs(Wants()), Toy(), ViT())
+        == lacking(needs(Wants()), Toy(), ViTT6(pretrained=False))
+        == ["pretrained weights"]
+    )
+    assert lacking(needs(Wants()), Toy(), ViTT6()) == []
 
 
 # Of timm, from a file.

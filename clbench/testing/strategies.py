@@ -19,7 +19,7 @@ from torch import Tensor
 from clbench.data import Data, Source
 from clbench.learner import Learner, Model
 from clbench.metric import Look, Probe, Row
-from clbench.strategy import Strategy, lacking
+from clbench.strategy import Strategy, lacking, needs
 from clbench.stream import Exam, Experience, Stream, Syllabus
 from clbench.testing.bench import (
     Bench,
@@ -112,7 +112,7 @@ def _fits(bench: Bench) -> None:
     strategy, stream = bench.strategy(), bench.stream()
     hold = holder(bench.name)
     hold(isinstance(strategy, Strategy), "is no clbench.Strategy; derive it from that.")
-    missing = " and ".join(lacking(strategy, stream, bench.model))
+    missing = " and ".join(lacking(needs(strategy), stream, bench.model))
     neither = f"neither {type(stream).__name__} nor {type(bench.model).__name__} offers"
     hold(not missing, f"needs {missing}, which {neither}: give check_strategy a stream or a model that does.")
 
