@@ -11,6 +11,7 @@ that read the folder show these, too, where they are not told others.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import zipfile
@@ -19,6 +20,7 @@ from itertools import zip_longest
 from math import isclose
 from pathlib import Path
 
+from clbench.checkpoint import write_atomically
 from clbench.configurations import configurations, provenance
 from clbench.errors import Mistake
 from clbench.leaderboard import DEFAULT, leaderboard, render
@@ -37,7 +39,9 @@ FOLDER = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/]+\.yaml\b)")
 
 
 def archive(results: Sequence[Result], target: Path, show: Sequence[str] = ()) -> Path:
-    """Write an archive of runs into a folder, in place of one that is there, with its tables.
+    """Write an archive of runs into a folder, in place of one that is there, which stays until it is whole.
+
+    Its tables are made, too.
 
     Args:
         results: finished runs.
@@ -65,13 +69,15 @@ def archive(results: Sequence[Result], target: Path, show: Sequence[str] = ()) -
             if (result.folder / name).exists():
                 text = (result.folder / name).read_text(encoding="utf-8")
                 contents[f"{folder}/{name}"] = trimmed.get(name, _without_folders)(text)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            file.writestr(entry, contents[name])
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(target / ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-            for name in sorted(contents):
-                entry = zipfile.ZipInfo(name)
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                file.writestr(entry, contents[name])
+        write_atomically(target / ARCHIVE, packed.getvalue())
         if show:
             (target / COLUMNS).write_text("".join(f"{id}\n" for id in show), encoding="utf-8")
     except OSError as error:
@@ -94,8 +100,8 @@ def needed(rows: Sequence[Row]) -> frozenset[str]:
 
 def _of(rows: str, metrics: frozenset[str]) -> str:
     """Of the text of a rows.csv the heading and the lines of these metrics."""
-    head, *lines = rows.splitlines(keepends=True)
-    return head + "".join(line for line in lines if line.split(",", 3)[2] in metrics)
+    lines = rows.splitlines(keepends=True)
+    return "".join(lines[:1] + [line for line in lines[1:] if line.split(",", 3)[2] in metrics])
 
 
 def _without_folders(text: str) -> str:

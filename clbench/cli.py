@@ -306,7 +306,7 @@ def _tune(given: argparse.Namespace) -> int:
     _writable(results)
     status = _teach(work, chosen, show.display(work), table=False)
     done = [open_result(task.folder) for task in work if (task.folder / "meta.json").exists()]
-    if len(done) < len(work):
+    if len(done) < len(work) or status == STATUS["busy"]:
         return status
     outcome = tuning.outcome(search, done)
     print(f"\n{tuning.render(outcome)}", end="")

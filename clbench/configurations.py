@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ def provenance(group: Sequence[Result]) -> dict[str, list[str]]:
         for key, value in result.meta.items():
             if key not in TOLD and value not in ("", None, {}):
                 found.setdefault(key, {})[_fact(value)] = None
-        words = result.meta.get("command", "").split()
-        commands.setdefault(" ".join(w for w in words if not w.startswith("seed=")), set()).add(result.seed)
+        words = shlex.split(result.meta.get("command", ""))
+        commands.setdefault(shlex.join(w for w in words if not w.startswith("seed=")), set()).add(result.seed)
     if "command" in found:
         texts = (f"{words} seed={','.join(map(str, sorted(seeds)))}" for words, seeds in commands.items())
         found["command"] = dict.fromkeys(texts)

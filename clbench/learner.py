@@ -44,10 +44,10 @@ class Reader(Model, Protocol):
 
 
 class Diverged(Exception):
-    """A loss that is not finite, at optimiser step `step` (from 1)."""
+    """Something that is not finite, at optimiser step `step` (from 1)."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss was {loss} at step {step}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} at step {step}")
         self.step = step
 
 
@@ -312,7 +312,10 @@ class Learner:
             self._saved, first = None, saved_epoch + 1
         for epoch in self._epochs(first, epochs):
             self.seed_globals("pass")
+            before = self.step
             yield epoch
+            if self.step == before:
+                self.last_loss = float("nan")
             self.after_epoch(call, epoch)
         self.seed_globals("pass")
 
@@ -429,7 +432,7 @@ class Learner:
         values = torch.stack(losses).float().cpu()
         bad = (~values.isfinite()).nonzero()
         if len(bad):
-            raise Diverged(steps[int(bad[0])], float(values[bad[0]]))
+            raise Diverged(steps[int(bad[0])], f"the loss was {float(values[bad[0]])}")
 
     def stepped(self, loss: Tensor) -> None:
         """What `fit` does after a step, for a loop that is not ours: count it, and look where a look is due.
@@ -558,9 +561,16 @@ class Learner:
         self.seed_globals("learn")
 
     def end(self) -> None:
-        """After an experience: let go of its optimiser, unless that is kept."""
+        """After an experience: let go of its optimiser, unless that is kept.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
         if not self.keep_optimizer:
             self.optim = None
+        finite = [parameter.isfinite().all() for parameter in self.model.parameters()]
+        if finite and not torch.stack(finite).all():
+            raise Diverged(self.step, "weights were not finite")
 
     def resume(self, call: int, epoch: int, restore: Callable[[], None]) -> None:
         """Let call number `call` of `passes` go on after `epoch`, once `restore` has put the state back."""

@@ -116,28 +116,43 @@ class Optimizer:
             self._set_rate()
 
 
-class Followed(Optimizer):
-    """Another optimiser, each step of which `act` follows: it puts back what must not have moved, say."""
+class Outer(Optimizer):
+    """Another optimiser: what is not overridden is its own."""
 
-    def __init__(self, other: Optimizer, act: Callable[[], None]) -> None:
-        self.other, self.act = other, act
+    def __init__(self, other: Optimizer) -> None:
+        self.other = other
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.other, name)
+
+    def begin(self, steps: int) -> None:
+        self.other.begin(steps)
+
+    def follow(self, factor: Callable[[float], float]) -> None:
+        self.other.follow(factor)
+
+    def stepped(self) -> None:
+        self.other.stepped()
+
+
+class Followed(Outer):
+    """Another optimiser, each step of which `act` follows: it puts back what must not have moved, say."""
+
+    def __init__(self, other: Optimizer, act: Callable[[], None]) -> None:
+        super().__init__(other)
+        self.act = act
 
     def step(self, move: Callable[[], Any] | None = None) -> None:
         self.other.step(move)
         self.act()
 
 
-class Moved(Optimizer):
+class Moved(Outer):
     """Another optimiser, whose parameters are moved by `move` in place of its own rule."""
 
     def __init__(self, other: Optimizer, move: Callable[[], Any]) -> None:
-        self.other, self.move = other, move
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.other, name)
+        super().__init__(other)
+        self.move = move
 
     def step(self, move: Callable[[], Any] | None = None) -> None:
         self.other.step(move or self.move)

@@ -83,8 +83,8 @@ def paired(
         cost = cell[COMPUTE].mean
         compute = cost / whole if cost is not None and whole else None
         lines.append(Line(name, seeds(group), cell[metric], compute, found.get(index), group[0].preset))
-    most = max((d.n for d in found.values()), default=1)
-    notes = claims(most, list(found.values()), holm)
+    most = max((d.n for d in found.values()), default=0)
+    notes = claims(most, list(found.values()), holm) if found else []
     few = [line.name for line in lines if line.difference and line.difference.n < ENOUGH <= most]
     if few:
         notes.append(f"Fewer than {ENOUGH} seeds are shared with {', '.join(few)}: nothing can be claimed there.")

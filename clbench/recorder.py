@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from clbench.checkpoint import write_atomically
-from clbench.errors import Busy
+from clbench.errors import Busy, Mistake
 from clbench.metric import Row
 
 HEADER = ",".join(Row._fields) + "\n"
+SURROUNDINGS = ("commit", "versions", "python", "host", "system", "device")
+"""what meta.json says of where a run was made"""
 
 
 def line(row: Row) -> str:
@@ -38,6 +41,7 @@ class Recorder:
 
     Raises:
         Busy: another process holds the folder.
+        Mistake: the file system knows no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,11 +50,14 @@ class Recorder:
         self._lock = open(folder / ".lock", "a+")  # noqa: SIM115
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             self._lock.close()
             raise Busy(f"{folder} is being run by {owner}; wait until it ends, or stop it.") from None
+        except OSError as error:
+            self._lock.close()
+            raise Mistake(f"{folder} can't be locked ({error.strerror}); take results=FOLDER elsewhere.") from None
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
@@ -80,6 +87,16 @@ class Recorder:
         write_atomically(self.folder / "config.yaml", config.encode())
         write_atomically(self.folder / "meta.json", json.dumps(meta, indent=1).encode())
 
+    def goes_on(self, meta: dict[str, Any]) -> None:
+        """Write down, as `resumed`, where a run that was interrupted goes on in other surroundings than it was in."""
+        told = json.loads((self.folder / "meta.json").read_bytes())
+        before: dict[str, Any] = {name: told.get(name) for name in SURROUNDINGS}
+        for earlier in told.get("resumed", []):
+            before |= earlier
+        if changed := {name: meta[name] for name in SURROUNDINGS if name in meta and meta[name] != before[name]}:
+            told["resumed"] = [*told.get("resumed", []), changed]
+            write_atomically(self.folder / "meta.json", json.dumps(told, indent=1).encode())
+
     def status(self, state: str, step: int = 0, at: int = 0, error: str = "") -> None:
         """Say how the run stands: running, done, diverged or failed; done, how long rows.csv is."""
         content: dict[str, Any] = {"state": state, "step": step, "at": at, "error": error, "pid": os.getpid()}
@@ -95,10 +112,13 @@ class Recorder:
             out.write(text if out.tell() else HEADER + text)
 
     def answers(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Write predictions/`name`.npz."""
+        """Write predictions/`name`.npz, under any keys (`np.savez` has a name of its own for one)."""
         (self.folder / "predictions").mkdir(exist_ok=True)
         content = io.BytesIO()
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+            for key, array in arrays.items():
+                with file.open(f"{key}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array)
         write_atomically(self.folder / "predictions" / f"{name}.npz", content.getvalue())
 
     def lengths(self) -> dict[str, int]:

@@ -62,7 +62,7 @@ class Run:
         """Teach the whole stream, going on where an interrupted run stopped.
 
         Raises:
-            Diverged: a loss was not finite.
+            Diverged: a loss, or a weight after an experience, was not finite.
         """
         stream, strategy, learner = self.stream, self.strategy, self.learner
         self.open()
@@ -230,8 +230,10 @@ def execute(run: Run, config: str, meta: dict[str, Any], again: bool = False) ->
     before = recorder.state()
     if before.get("state") in ("done", "diverged"):
         return "skipped" if before["state"] == "done" else "diverged"
-    if not before:
+    if not before or not (recorder.folder / "checkpoint").exists():
         recorder.describe(config, {**meta, "started": datetime.now(UTC).isoformat(timespec="milliseconds")})
+    else:
+        recorder.goes_on(meta)
     recorder.status("running")
     try:
         run()

@@ -64,7 +64,7 @@ class Schedule:
         elif self.meta == "autoregressive":
             share = math.sqrt((task + 1) * warm / (task * steps + warm))
         elif self.meta == "continued":
-            share = math.sqrt(warm / (task * (steps - cool) - (task - 1) * warm))
+            share = math.sqrt(warm / max(task * (steps - cool) - (task - 1) * warm, warm))
         else:
             share = math.sqrt(warm / max(task * (steps - cool - warm), warm))
         return self.floor + share * (1 - self.floor)

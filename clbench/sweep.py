@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import os
 import platform
+import shlex
 import subprocess
 import threading
 import time
@@ -116,7 +117,7 @@ def _meta(plan: Plan, checksums: dict[str, str], words: Sequence[str]) -> dict[s
         "preset": plan.preset(),
         "whole_stream": whole_stream(plan.strategy),
         "config": {path: to_text(value) for path, value in plan.values.items()},
-        "command": " ".join(word for word in words if word.partition("=")[0] not in elsewhere),
+        "command": shlex.join(word for word in words if word.partition("=")[0] not in elsewhere),
         "data": checksums,
         "versions": {**plan.versions(), **{name: version(name) for name in ("clbench", "torch", "numpy")}},
         "python": platform.python_version(),
@@ -186,20 +187,23 @@ def perform(number: int, task: Task, every: float, again: bool, tell: Callable[[
         line = f"{type(problem).__name__}: {problem}".splitlines()[0]
         error = f"{line} ({_place(problem)}; {task.folder / 'error.txt'})"
         _log(task.folder)
-    seconds = time.monotonic() - started
-    end = {"event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error}
-    tell({**end, "seconds": seconds})
+    tell(_end(number, task, status, error, time.monotonic() - started))
     return status
 
 
 def _place(problem: Exception) -> str:
-    """Where it was raised: the innermost line that is neither clbench's nor an installed package's, if there is one."""
+    """Where it was raised: the innermost line that is neither clbench's, an installed package's nor Python's own, if
+    there is one.
+    """
+    import sysconfig
     import traceback
 
+    from clbench import metrics, strategies, streams
+
     frames = traceback.extract_tb(problem.__traceback__)
-    theirs = [
-        f for f in frames if "site-packages" not in f.filename and Path(__file__).parent not in Path(f.filename).parents
-    ]
+    others = [Path(sysconfig.get_path("stdlib")), Path(__file__).parent]
+    others += [Path(place) for wing in (metrics, strategies, streams) for place in wing.__path__]
+    theirs = [f for f in frames if "site-packages" not in f.filename and not {*others} & {*Path(f.filename).parents}]
     where = (theirs or frames)[-1]
     return f"{Path(where.filename).name}:{where.lineno}"
 
@@ -255,14 +259,19 @@ def shared(work: Sequence[Task], workers: int, every: float, again: bool, tell: 
     ends = [""] * len(work)
     busy: dict[Connection, tuple[Any, int]] = {}
 
+    def begin(connection: Connection, process: Any) -> None:
+        """Give a process its next run. One that is dead by then is seen when it is listened to."""
+        number, task = queue.pop(0)
+        busy[connection] = (process, number)
+        with suppress(OSError):
+            connection.send((number, task))
+
     def start() -> None:
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, every, again), daemon=True)
         process.start()
         there.close()
-        number, task = queue.pop(0)
-        here.send((number, task))
-        busy[here] = (process, number)
+        begin(here, process)
 
     try:
         while queue or busy:
@@ -273,37 +282,33 @@ def shared(work: Sequence[Task], workers: int, every: float, again: bool, tell: 
                 process, number = busy[connection]
                 try:
                     event = connection.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     process.join()
                     del busy[connection]
                     if not ends[number]:
-                        error = f"its process ended with exit code {process.exitcode}"
-                        folder = str(work[number].folder)
-                        tell(
-                            {
-                                "event": "end",
-                                "run": number,
-                                "status": "failed",
-                                "folder": folder,
-                                "error": error,
-                                "seconds": 0,
-                            }
-                        )
                         ends[number] = "failed"
+                        tell(
+                            _end(number, work[number], "failed", f"its process ended with exit code {process.exitcode}")
+                        )
                     continue
                 tell(event)
                 if event["event"] == "end":
                     ends[number] = event["status"]
                     if queue:
-                        number, task = queue.pop(0)
-                        connection.send((number, task))
-                        busy[connection] = (process, number)
+                        begin(connection, process)
                     else:
-                        connection.send(None)
+                        with suppress(OSError):
+                            connection.send(None)
     finally:
         for process, _ in busy.values():
             process.terminate()
     return ends
+
+
+def _end(number: int, task: Task, status: str, error: str, seconds: float = 0.0) -> Event:
+    return {
+        "event": "end", "run": number, "status": status, "folder": str(task.folder), "error": error, "seconds": seconds
+    }  # fmt: skip
 
 
 def _work(connection: Connection, every: float, again: bool) -> None:

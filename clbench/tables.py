@@ -217,7 +217,7 @@ def latex(tables: Sequence[Table]) -> str:
 TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {raised: f"$^{digit}$" for digit, raised in enumerate(SUPERSCRIPTS)}
-    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "<": "$<$", ">": "$>$", "|": "$|$", "≤": r"$\le$"}
     | {"±": r"$\pm$", "−": "$-$", NOTHING: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "·": r"$\cdot$"}
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from clbench.state import kept_bytes
 from clbench.strategy import Strategy, resumable
 
 STATUS = Path("/proc/self/status")
+NO_STEP = "no step was taken in this pass"
 
 
 @dataclass
@@ -98,9 +100,11 @@ def forget_peak(device: torch.device) -> None:
 
 @dataclass
 class Loss(Probe):
-    """The mean loss of the steps of each pass over an experience."""
+    """The mean loss of the steps of each pass over an experience; none where a budget left the pass no step."""
 
     when: ClassVar[tuple[str | int, ...]] = ("epoch",)
 
     def __call__(self, look: Look) -> Iterable[Row]:
-        yield Row(look.step, look.at, "train/loss", "", look.learner.last_loss)
+        loss = look.learner.last_loss
+        taken = math.isfinite(loss)
+        yield Row(look.step, look.at, "train/loss", "", loss if taken else None, note="" if taken else NO_STEP)

@@ -31,9 +31,13 @@ class Drift(Probe):
     the experience before; the first is since initialisation, which the paper leaves out. `spike`: the first `within` of
     an experience by the mean of its others. `sensitivity`: `clbench.modules.sensitivity` of all since the second
     experience.
+
+    Each experience has its rows, whether the stream is looked at after it or not; in version 1 they were of all since
+    the last look.
     """
 
-    when: ClassVar[tuple[str | int, ...]] = ("experience", 10)
+    when: ClassVar[tuple[str | int, ...]] = ("every", 10)
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         self.end: dict[str, Tensor] = {}

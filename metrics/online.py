@@ -19,6 +19,7 @@ from clbench.metric import Look, Probe, Row
 from clbench.strategy import whole_stream
 from clbench.stream import Experience
 
+SEQUENCES = "an answer is a sequence of labels, which are learned all at once"
 NOTHING = "no step of this experience was on samples of the stream"
 
 
@@ -51,7 +52,7 @@ class Online(Probe):
 
     def watch(self, batch: Batch, logits: Tensor) -> None:
         size = len(batch.raw)
-        if self.over or (batch.index is None and len(batch.x) == size):
+        if self.over or batch.y.ndim > 1 or (batch.index is None and len(batch.x) == size):
             return
         logits, y, self.begun = logits[:size], batch.y[:size], True
         at = torch.zeros_like(y) if batch.index is None else batch.index
@@ -72,6 +73,8 @@ class Online(Probe):
             return
         if whole_stream(look.strategy):
             value, note = None, f"{type(look.strategy).__name__} learns only at the last experience"
+        elif look.syllabus.places:
+            value, note = None, SEQUENCES
         elif self.right:
             value, note = int(self.right[0]) / int(self.asked[0]), ""
         else:

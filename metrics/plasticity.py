@@ -100,6 +100,7 @@ class Plasticity(Probe):
             yield _row(look, "weight_norm", group, norm, sum(tensor.numel() for tensor in tensors))
 
     def _units(self, look: Look, layers: Sequence[Tensor], size: int) -> Iterator[Row]:
+        finite = [bool(layer.isfinite().all()) for layer in layers]
         counts = {
             "dormant": [layer <= TAU * layer.mean() for layer in layers],
             "zero": [layer == 0 for layer in layers],
@@ -108,9 +109,10 @@ class Plasticity(Probe):
             if not marks:
                 yield Row(look.step, look.at, f"plasticity/{name}", "", None, size, NONE)
                 continue
-            yield _row(look, name, "", float(torch.cat(marks).double().mean()), size)
-            for place, mark in enumerate(marks, start=1):
-                yield _row(look, name, str(place), float(mark.double().mean()), size)
+            shares = [float(m.double().mean()) if f else math.nan for m, f in zip(marks, finite, strict=True)]
+            whole = float(torch.cat(marks).double().mean()) if all(finite) else math.nan
+            for place, share in {"": whole, **{str(n): share for n, share in enumerate(shares, 1)}}.items():
+                yield _row(look, name, place, share, size)
 
     def _ranks(self, look: Look, features: Tensor, size: int) -> Iterator[Row]:
         singular = torch.linalg.svdvals(features) if features.isfinite().all() else features.new_full((1,), math.nan)

@@ -22,7 +22,7 @@ HITS = (1, 5, 10)
 @dataclass
 class Ranks(Probe):
     """`rank/hit1`, `rank/hit5`, `rank/hit10`: of each exam taught so far, the share of samples whose label is among the
-    so many likeliest of the exam's own labels; `rank/mrr`: the mean of 1 / its rank. Ties count against it. The
+    so many likeliest of the exam's own labels; `rank/mrr`: the mean of 1 / its rank. Ties count against it, and so does what is no number. The
     candidates are the same at every step, so hit1 is not the class-incremental accuracy.
     """
 
@@ -40,7 +40,7 @@ class Ranks(Probe):
             with torch.inference_mode():
                 for raw, y in zip(papers(learner, [exam], learner.eval_batch), labels, strict=True):
                     logits = look.strategy.predict(learner, learner.encode(raw)).masked_fill(closed, -torch.inf)
-                    found.append((logits >= logits.gather(1, y[:, None])).sum(1))
+                    found.append((~(logits < logits.gather(1, y[:, None]))).sum(1))
             rank = torch.cat(found).double().cpu()
             scores = {f"hit{k}": float((rank <= k).double().mean()) for k in HITS} | {"mrr": float((1 / rank).mean())}
             for name, value in scores.items():

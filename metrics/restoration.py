@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,11 +32,16 @@ class Restoration(Probe):
 
     Each is measured with the labels open that are taught by now (`class`), also for the weights of then, and with the
     exam's own labels open (`task`; not where experiences share classes). Only the model's weights go back: what a
-    strategy keeps beside them (prototypes, memory) is that of now. A measure of ours.
+    strategy keeps beside them (prototypes, memory) is that of now. A measure of ours. Where the stream is not looked at
+    after each experience there are rows of those that it is; the weights of then are always those before the last
+    experience (in version 1, those of the last look).
     """
 
     samples: Count = 1000
     """of each exam that are answered, evenly spread over it"""
+
+    when: ClassVar[tuple[str | int, ...]] = ("experience", "every")
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         self.then: dict[str, Tensor] = {}
@@ -48,7 +54,7 @@ class Restoration(Probe):
         exams = [
             short(exam, self.samples) for exam in look.exams if exam.since is not None and exam.since == look.step - 2
         ]
-        if exams:
+        if exams and look.when == "experience":
             yield from self._restore(look, _Desk(look, exams), now)
         self.then = now
 

@@ -7,7 +7,7 @@ formulas stand in clbench/schedules.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from clbench.errors import Mistake
 from clbench.learner import Learner
@@ -32,6 +32,8 @@ class MetaSchedule(Around):
     """of rsqrt, likewise"""
     floor: Share = 0.0
     """the least rate, as a share of the full one"""
+
+    version: ClassVar[int] = 2
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)

@@ -246,3 +246,21 @@ def test_ranks_among_the_labels_of_the_exam():
         {"rank/hit1": 0.25, "rank/hit5": 1.0, "rank/hit10": 1.0, "rank/mrr": (1 + 2 * 0.5 + 1 / 3) / 4}
     )
     assert CALLS["rank/hit5"].compute([]).number is None
+
+
+@dataclass
+class Mute(Strategy):
+    def predict(self, learner: Learner, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 4), float("nan"))
+
+
+def test_an_answer_that_is_no_number_ranks_last():
+    stream = Domains(**SMALL, rare=1)
+    stream.open(0)
+    data = stream.exams()[0].data.subset(torch.arange(4))
+    data.labels = torch.tensor([0, 1, 1, 2])
+    learner = Learner(threads=1, device="cpu", eval_batch=3)
+    learner.where, learner._transform = torch.device("cpu"), stream.transform()
+    exam = Exam("one", data, frozenset({0, 1, 2}), since=0)
+    look = Look(1, 0, learner, Mute(), Syllabus(1, 4, (56,), (4,), False), [exam], frozenset({0, 1, 2}))
+    assert {row.value for row in Ranks()(look) if row.metric == "rank/mrr"} == {1 / 4}

@@ -110,3 +110,14 @@ def test_the_loss_of_a_pass():
     learner.last_loss = 0.25
     assert rows(Loss, learner, Strategy()) == {"train/loss": pytest.approx(0.25)}
     assert Loss.when == ("epoch",)
+
+
+def test_a_pass_without_a_step_has_no_loss():
+    learner, losses = opened(epochs=2), []
+    learner.after_epoch = lambda call, epoch: losses.append(rows(Loss, learner, Strategy())["train/loss"])
+    data = images([0, 1])
+    learner.begin(lesson(data))
+    for epoch in learner.passes():
+        learner.fit(learner.batches(data) if epoch == 0 else [], Strategy().loss)
+    assert losses[0] > 0
+    assert losses[1] is None

@@ -4,8 +4,10 @@ import pytest
 import torch
 from small import Net, opened, syllabus
 
+from clbench.cli import main
 from clbench.metric import Look
 from clbench.metrics.drift import FIRST, INFINITE, NOT_WITHIN, ONCE, STILL, ZERO, Drift
+from clbench.results import find
 from clbench.state import pack, unpack
 from clbench.strategy import Strategy
 
@@ -189,3 +191,20 @@ def test_a_probe_that_is_used_again_begins_anew():
     hand.move(head=1.0)
     hand.look(10, 1)
     assert hand.values("experience", 2)["sensitivity", "head"] == pytest.approx(1.0)
+
+
+def test_a_stream_that_is_seldom_looked_at_drifts_no_further(tmp_path):
+    line = "stream=permuted_mnist stream.data=digits stream.tasks=4 stream.exam_every=2 learner.threads=1 mlflow=off"
+    drifts = []
+    for every in (1, 2):
+        words = [
+            *line.split(),
+            f"stream.look_every={every}",
+            "probes=[exams,drift]",
+            f"results={tmp_path / str(every)}",
+        ]
+        assert main(["run", *words]) == 0
+        (run,) = find(tmp_path / str(every))
+        drifts.append([row for row in run.rows() if row.metric.startswith("drift/")])
+    assert drifts[0] == drifts[1]
+    assert {row.step for row in drifts[1] if row.metric == "drift/across"} == {1, 2, 3, 4}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from clbench.optimizer import KINDS, Followed, Optimizer, cosine, multistep
+from clbench.optimizer import KINDS, Followed, Moved, Optimizer, cosine, multistep
 from clbench.state import pack_value, unpack_value
 
 
@@ -148,6 +148,16 @@ def test_what_follows_a_step():
         outer.step()
     assert seen == pytest.approx([0.9, 0.8])
     assert (outer.done, outer.steps) == (inner.done, 7) == (2, 7)
+
+
+def test_what_stands_outside_hands_on_its_schedule():
+    inner = Optimizer(parameters(), "sgd", 0.5, factor=cosine, steps=9)
+    outer = Followed(Moved(inner, lambda: None), lambda: None)
+    outer.begin(2)
+    outer.follow(lambda done: 1 - done / 4)
+    assert rates(outer, 2) == pytest.approx([0.5, 0.5 * 7 / 8])
+    outer.stepped()
+    assert (outer.done, inner.done, inner.steps) == (3, 3, 2)
 
 
 def test_parameters_by_their_share_of_the_rate():

@@ -8,7 +8,16 @@ from small import images, opened, syllabus
 from torch import nn
 
 from clbench.metric import Look
-from clbench.metrics.plasticity import NONE, ZERO, Activations, Plasticity, effective_rank, magnitudes, stable_rank
+from clbench.metrics.plasticity import (
+    INFINITE,
+    NONE,
+    ZERO,
+    Activations,
+    Plasticity,
+    effective_rank,
+    magnitudes,
+    stable_rank,
+)
 from clbench.models import ResNet18
 from clbench.strategy import Strategy
 from clbench.stream import Exam
@@ -93,6 +102,7 @@ def test_what_is_not_there_or_not_finite():
     broken = measured(Units(), lambda net: net.body.fc.weight[0].fill_(float("nan")))
     assert all(row.note for key, row in broken.items() if key[0] in ("effective_rank", "stable_rank"))
     assert broken["weight_norm", "fc"].value is None
+    assert broken["dormant", ""].note == broken["dormant", "1"].note == INFINITE
 
 
 def test_samples_are_those_of_all_exams():

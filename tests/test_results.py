@@ -564,6 +564,8 @@ def test_against_says_what_stands_alone(three):
     write_run(three, "lwf", 6, state="diverged", at=3)
     found = results.paired(results.find(three), results.select(three, "naive"), FINAL)
     assert "No seed is shared with der." in found.notes
+    alone = [run for run in results.find(three) if run.strategy in ("naive", "der")]
+    assert results.paired(alone, results.select(three, "naive"), FINAL).notes == ["No seed is shared with der."]
     lwf = next(line for line in found.lines if line.name == "lwf")
     assert lwf.cell.mean is None
     assert lwf.cell.note == "1 of 7 diverged at step 3"

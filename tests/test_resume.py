@@ -22,10 +22,12 @@ import torch
 from clbench import cli
 from clbench.batch import Batch
 from clbench.config import plans
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.recorder import Recorder
 from clbench.run import Progress, Run, execute, final_weights
 from clbench.strategy import Strategy
+from clbench.stream import Experience
 from clbench.sweep import tasks
 
 TOY = ["stream=toy", "learner.epochs=3", "learner.threads=1"]
@@ -284,6 +286,62 @@ def test_a_loss_that_is_no_number_ends_a_run_and_not_the_sweep(tmp_path, capsys)
             assert (ended["step"], ended["at"]) == (0, 2)
             assert re.fullmatch(r"the loss was (nan|inf) at step 2", ended["error"])
     assert len(re.findall(r"diverged: the loss was (?:nan|inf) at step 2", capsys.readouterr().out)) == 2
+
+
+def test_where_it_was_made_is_written_down(begun, tmp_path):
+    """Begun anew, of the last attempt alone; gone on with elsewhere, of each."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    folder = folder_of(tmp_path)
+    about = folder / "meta.json"
+    told = json.loads(about.read_text())
+    about.write_text(json.dumps({**told, "commit": "a", "host": "b"}))
+    (task,) = tasks(plans([*TOY, "strategy=er"])[0], tmp_path, [])
+    with Recorder(folder) as recorder:
+        for _ in range(2):
+            recorder.goes_on(task.meta)
+    assert json.loads(about.read_text())["resumed"] == [{"commit": told["commit"], "host": told["host"]}]
+    shutil.rmtree(folder / "checkpoint")
+    assert run(tmp_path, *TOY, "strategy=er") == 0
+    again = json.loads(about.read_text())
+    assert "resumed" not in again
+    assert (again["commit"], again["host"]) == (told["commit"], told["host"])
+
+
+@dataclass
+class Bursts(Strategy):
+    """Its last step takes the weights where no number is."""
+
+    def learn(self, learner: Learner, experience: Experience) -> None:
+        super().learn(learner, experience)
+        if experience.index == 1:
+            next(learner.model.parameters()).data.mul_(float("inf"))
+
+
+def test_weights_that_are_no_numbers_end_a_run(tmp_path):
+    (task,) = tasks(plans(TOY)[0], tmp_path, [])
+    plan = task.plan
+    with Recorder(task.folder) as recorder:
+        going = Run(plan.stream, Bursts(), plan.model, plan.learner, plan.seed, plan.probes, recorder)
+        assert execute(going, plan.text(), task.meta) == "diverged"
+    ended = status(task.folder)
+    assert (ended["step"], ended["error"]) == (1, f"weights were not finite at step {ended['at']}")
+
+
+def test_an_exam_may_have_any_name(tmp_path):
+    arrays = {"file": np.arange(3), "class/self": np.arange(4, dtype=np.uint8)}
+    with Recorder(tmp_path) as recorder:
+        recorder.answers("truth", arrays)
+    with np.load(tmp_path / "predictions" / "truth.npz") as kept:
+        assert {name: kept[name].tolist() for name in kept} == {"file": [0, 1, 2], "class/self": [0, 1, 2, 3]}
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def unknown(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    with pytest.raises(Mistake, match=r"can't be locked \(No locks available\); take results="):
+        Recorder(tmp_path)
 
 
 @dataclass

@@ -42,6 +42,7 @@ def test_the_floor_is_where_it_falls_to():
 def test_without_a_warmup_nothing_is_divided_by_zero():
     assert Schedule("rsqrt", warmup=0.0, cooldown=0.0)(0, 4, 0) == 1.0
     assert Schedule("rsqrt", "recovered", warmup=0.5, cooldown=0.5)(0, 4, 1) == pytest.approx(0.5)
+    assert Schedule("rsqrt", "continued", warmup=2, cooldown=50).peak(30, 1) == 1.0
     assert Schedule("cosine", "autoregressive", warmup=1.0)(3, 4, 1) == 1.0  # all of it is warm-up: nothing fell
 
 
