@@ -16,6 +16,8 @@ from clbench.metric import Row, Summary, Undefined
 from clbench.result import Result, trouble
 from clbench.tables import NOTHING, Table, heading, mark, quantities
 
+ASKED = ("data content", "label", "class order", "exams")
+"""fields of a protocol by which exams of the same names ask the same"""
 Pair = tuple[list[Row], list[Row]]
 """the rows of a run and of its reference"""
 
@@ -38,6 +40,10 @@ def pairs(runs: Sequence[Result], references: Sequence[Result]) -> list[Pair]:
     shared = sorted(set(seeds(sides[0])) & set(seeds(sides[1])))
     if not shared:
         raise Mistake(f"There is no seed to pair by: {' and '.join(ranges(seeds(side)) for side in sides)}.")
+    asked = [{field: side[0].protocol.get(field) for field in ASKED} for side in sides]
+    if apart := [field for field in ASKED if asked[0][field] != asked[1][field]]:
+        one, other = (", ".join(f"{field} {of[field]}" for field in apart) for of in asked)
+        raise Mistake(f"A reference sits the same exams: {one} is not {other}.")
     models = [{k: v for k, v in side[0].protocol.items() if k.partition(".")[0] == "model"} for side in sides]
     if models[0] != models[1]:
         raise Mistake(f"A reference is of the same network: {models[0]} is not {models[1]}.")

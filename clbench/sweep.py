@@ -287,9 +287,8 @@ def shared(work: Sequence[Task], workers: int, every: float, again: bool, tell: 
                     del busy[connection]
                     if not ends[number]:
                         ends[number] = "failed"
-                        tell(
-                            _end(number, work[number], "failed", f"its process ended with exit code {process.exitcode}")
-                        )
+                        error = f"its process ended with exit code {process.exitcode}"
+                        tell(_end(number, work[number], "failed", error))
                     continue
                 tell(event)
                 if event["event"] == "end":

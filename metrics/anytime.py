@@ -24,7 +24,8 @@ class Anytime(Probe):
     """Accuracy on each exam of what was taught so far and of what is being taught, ten times an experience, the last
     time after its last step. Read-outs are those of the exams; the labels of the experience being learned are open.
 
-    For another number of looks, derive from it and set `when`.
+    Under a budget of operations that ends an experience before its steps are done, the looks that would have come after
+    that are not taken. For another number of looks, derive from it and set `when`.
     """
 
     samples: Count = 1000

@@ -22,8 +22,8 @@ HITS = (1, 5, 10)
 @dataclass
 class Ranks(Probe):
     """`rank/hit1`, `rank/hit5`, `rank/hit10`: of each exam taught so far, the share of samples whose label is among the
-    so many likeliest of the exam's own labels; `rank/mrr`: the mean of 1 / its rank. Ties count against it, and so does what is no number. The
-    candidates are the same at every step, so hit1 is not the class-incremental accuracy.
+    so many likeliest of the exam's own labels; `rank/mrr`: the mean of 1 / its rank. Ties count against it, and so does
+    what is no number. The candidates are the same at every step, so hit1 is not the class-incremental accuracy.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:

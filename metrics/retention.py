@@ -59,8 +59,14 @@ def path(rows: Sequence[Row]) -> list[Place]:
 
 
 def last(measure: Callable[[Place], float]) -> Callable[[Sequence[Row]], Value]:
-    """A measure of where a run stood at its last look."""
-    return lambda rows: valued(lambda: measure(path(rows)[-1]))
+    """A measure of where a run stood at its last look; what is missing before that is not asked for."""
+
+    def compute(rows: Sequence[Row]) -> Value:
+        end = max((row.step for row in rows if row.metric == "task/accuracy"), default=0)
+        late = [row for row in rows if row.metric != "task/accuracy" or row.step == end]
+        return valued(lambda: measure(path(late)[-1]))
+
+    return compute
 
 
 RETENTION = tuple(

@@ -15,11 +15,12 @@ asked for too, by its test samples: it is what the model knew at first.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,12 @@ from clbench.types import Count, Fraction, Natural, Share
 
 @dataclass
 class Fomo(Stream):
-    """Concepts of several data sets, cut into tasks, for a model that was pretrained on others."""
+    """Concepts of several data sets, cut into tasks, for a model that was pretrained on others.
+
+    Version 2: an exam counts as taught from the first task on that teaches some of its concepts, not from the last.
+    """
+
+    version: ClassVar[int] = 2
 
     sets: list[Concepts] = field(default_factory=list)
     """the data sets, each with its role"""
@@ -201,7 +207,7 @@ class Fomo(Stream):
                 labels &= task_of.keys()
             if labels:
                 rows = torch.from_numpy(np.flatnonzero(np.isin(y, sorted(labels))))
-                since = max((task_of[label] for label in labels), default=0) if concepts.role == "adapt" else None
+                since = min(task_of[label] for label in labels) if concepts.role == "adapt" else None
                 found.append(Exam(concepts.title, Data(source, rows), labels, since=since))
         return found
 
@@ -216,20 +222,24 @@ class Fomo(Stream):
         return ImageTransform((0.0,) * channels, (1.0,) * channels, self.crop, self.flip)
 
     def checksums(self) -> dict[str, str]:
-        found = [open_dataset(concepts.data, self.resolution) for concepts in self.sets]
-        files = [Path(name).expanduser() for name in (self.scores, self.order) if name.endswith(".json")]
-        return {dataset.name: dataset.checksum for dataset in found} | {
-            file.name: sha256(file) for file in files if file.exists()
-        }
+        found: dict[str, str] = {}
+        for concepts in self.sets:
+            dataset = open_dataset(concepts.data, self.resolution)
+            alone = found.get(dataset.name, dataset.checksum) == dataset.checksum
+            found[dataset.name if alone else concepts.title] = dataset.checksum
+        files = [Path(name).expanduser() for name in (self.scores, self.order)]
+        return found | {file.name: sha256(file) for file in files if file.is_file()}
 
     def protocol(self) -> dict[str, Any]:
         augmentation = ([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else [])
         return {
             "scenario": "concept-incremental (FoMo-in-Flux)",
             "data": ", ".join(f"{c.title} ({c.role})" for c in self.sets),
+            "sets": hashlib.sha256(repr(self.sets).encode()).hexdigest()[:12],
             "data content": ", ".join(value[:12] for value in self.checksums().values()),
             "experiences": "a data set each" if self.order == "dataset" else self.tasks,
             "order": f"{self.order}{', reversed' if self.reverse else ''}, {self.order_seed}",
+            **({"embedding": self.embedding} if self.order == "similarity" else {}),
             "mixture": ", ".join(f"{pool} {share:.3g}" for pool, share in self.mixture.items()),
             "resolution": self.resolution,
             "samples a concept": self.per_class,

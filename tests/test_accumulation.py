@@ -178,6 +178,11 @@ def test_what_is_no_reference_is_refused(folder, capsys):
     bigger = write_run(folder / "y", "er", 0, hash="cccccccccccc", rows=IID, protocol={"model": "resnet18"})
     with pytest.raises(Mistake, match="A reference is of the same network"):
         results.against(results.select(folder, "naive"), results.find(bigger.parent))
+    shuffled = write_run(
+        folder / "w", "er", 0, hash="eeeeeeeeeeee", rows=IID, protocol={"class order": "each run's own"}
+    )
+    with pytest.raises(Mistake, match="the same exams: class order None is not class order each run's own"):
+        results.against(results.select(folder, "naive"), results.find(shuffled.parent))
     failed = write_run(folder / "z", "er", 0, hash="dddddddddddd", rows=IID, state="failed")
     with pytest.raises(Mistake, match="er on toy is not all done: failed"):
         results.against(results.select(folder, "naive"), results.find(failed.parent))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,12 +65,19 @@ def test_each_task_has_all_samples_of_its_concepts_and_the_pools_stand_beside():
     assert not isinstance(opened(mixture={"update": 1.0})[1].train, Mixture)
 
 
-def test_exams_know_which_data_sets_are_taught_and_when_wholly():
+def test_what_teaches_or_asks_something_else_is_another_protocol():
+    turned = [SETS[0], replace(SETS[1], turn="over"), *SETS[2:]]
+    assert Fomo(**SMALL).protocol() != Fomo(**{**SMALL, "sets": turned}).protocol()
+    near = [Fomo(**SMALL, order="similarity", embedding=name).protocol() for name in ("hashed", "minilm")]
+    assert near[0] != near[1]
+
+
+def test_exams_know_which_data_sets_are_taught_and_since_when():
     stream = opened(order="time")
     by = {exam.name: exam for exam in stream.exams()}
     assert {name: exam.since for name, exam in by.items()} == {
         "upright": None,
-        "left": 2,
+        "left": 0,
         "bright": 0,
         "mirrored": None,
     }

@@ -27,6 +27,17 @@ def test_both_means_from_the_zero_shot_point_on():
     assert GM.compute(run).number == pytest.approx(math.sqrt(0.65 * 0.5))
 
 
+def test_what_learns_at_the_end_alone_has_its_end():
+    """Joint training sits no exam between the first experience and the last."""
+    run = [
+        row._replace(value=None, note="late") if (row.metric, row.step) == ("task/accuracy", 1) else row
+        for row in rows(birds=0, signs=1, photos=None, digits=None)
+    ]
+    assert A_KA.compute(run).number == pytest.approx(0.65)
+    with pytest.raises(Undefined, match="late"):
+        path(run)
+
+
 def test_without_an_exam_that_is_never_taught_there_is_none():
     run = rows(birds=0, signs=1, photos=1, digits=1)
     with pytest.raises(Undefined, match="teaches all"):

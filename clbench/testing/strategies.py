@@ -125,7 +125,7 @@ def _learns(bench: Bench, alone: Outcome) -> None:
     taught = [exam for exam in stream.exams() if exam.since is not None]
     just = {exam.name for exam in taught if whole or exam.since == last - 1}
     here = stream[last - 1].classes  # where the last lesson teaches nothing first, what it teaches again is asked for
-    just = just or {exam.name for exam in taught if exam.until is None and exam.classes <= here}
+    just = just or {exam.name for exam in taught if exam.until is None and exam.classes & here}
     cells = [
         row
         for row in csv.DictReader(io.StringIO(alone.rows))
