@@ -287,7 +287,7 @@ def _write(folder: Path, found: Sequence[Origin], share: float) -> None:
             card["origins"].append(about | {"sha256": digest.hexdigest()})
             advance(1)
     arrays = draft.arrays()
-    in_test = np.array([_is_test(file, share) for file in card["files"]], bool)[arrays["file"]]
+    in_test = np.array([among(file, share) for file in card["files"]], bool)[arrays["file"]]
     arrays["train"], arrays["test"] = leaks(arrays, in_test)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
@@ -303,9 +303,11 @@ def _functions(path: str, content: bytes) -> Iterable[Function]:
     return list(functions(content, ".".join(parts[:-1] if package else parts), package))
 
 
-def _is_test(file: str, share: float) -> bool:
-    """Whether a file is for tests: by a hash of its package and path, so for ever and in every release."""
-    return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") < share * 2**64
+def among(name: str, share: float) -> bool:
+    """Whether a name is among a share of all names: by its hash, so for ever. Of files, package and path: in every
+    release.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < share * 2**64
 
 
 class _Draft:

@@ -115,6 +115,11 @@ class Forging:
         """How far each pixel of a split's samples is forged (uint8, N x H x W), of a data set that was opened."""
         return np.load(self._folder / f"{split}.mask.npy")
 
+    def windows(self, split: str) -> np.ndarray:
+        """The number of the window that each of a split's samples shows (int64, N), of a data set that was opened."""
+        lines = (self._folder / f"{split}.parameters.jsonl").read_text("utf-8").splitlines()
+        return np.unique([json.loads(line)["window"] for line in lines], return_inverse=True)[1]
+
     @property
     def _folder(self) -> Path:
         return root() / ".cache" / f"forged-{self._key}"

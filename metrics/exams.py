@@ -18,6 +18,7 @@ from clbench.stream import Exam
 AT_ONCE = 64
 """batches whose logits are masked and compared together; of sequences, one"""
 SHARED = "experiences share classes, so a task identity leaves nothing open"
+MOVING = "an exam is answered among other labels before it is taught than at the start, as more of them are taught"
 
 
 def papers(learner: Learner, exams: Sequence[Exam], size: int) -> Iterator[Tensor]:
@@ -112,6 +113,10 @@ class Exams(Probe):
             yield from self._occurrences(look)
 
     def _calendar(self, look: Look) -> Iterator[Row]:
+        later = [exam.classes for exam in look.exams if exam.since]
+        masked = look.syllabus.shared and look.syllabus.answers == "taught"
+        if masked and any(len(classes) < look.syllabus.classes for classes in later):
+            yield Row(0, look.at, "class/fwt", "", None, 0, MOVING)
         for exam in look.exams:
             for name, when in (("since", exam.since), ("until", exam.until)):
                 yield Row(0, look.at, f"exam/{name}", exam.name, when, len(exam.data), "never" if when is None else "")

@@ -42,6 +42,8 @@ class Matrix:
     """whether each step was looked at; a step that the run did not come to should have been"""
     disjoint: bool
     """whether no two exams share a class"""
+    moving: str
+    """why answers before an exam is taught are not to be compared, where its row says so; else empty"""
 
     @property
     def last(self) -> int:
@@ -164,6 +166,7 @@ def _made(rows: Sequence[Row], metric: str) -> Matrix:
         notes,
         looked,
         any(row.metric in ("class/predicted_share", "task/accuracy") and row.value is not None for row in rows),
+        next((row.note for row in rows if row.metric == "class/fwt"), ""),
     )
 
 

@@ -60,6 +60,8 @@ def backward(m: Matrix) -> float:
 def forward(m: Matrix) -> float:
     if m.disjoint and m.metric == "class/accuracy":
         undefined(UNTAUGHT)
+    if m.moving and m.metric == "class/accuracy":
+        undefined(m.moving)
     later = (m.learned > 1).nonzero()[0]
     if not len(later):
         undefined("every exam is taught by the first experience")
@@ -195,7 +197,8 @@ MATRIX: list[_Line[Matrix]] = [
         "network before any training; measured against the current model instead it would always be near 0. "
         "`class/fwt` is undefined where experiences do not share classes: labels that are not taught yet are masked, "
         "so such an exam cannot be answered, and its cells were scored under its task mask. `task/fwt` is the one to "
-        "read there. On domain-incremental streams it is the other way round.",
+        "read there. On domain-incremental streams it is the other way round. It is undefined, too, where experiences "
+        "share only some classes and what is not taught is masked: an exam has more rivals then than at first.",
     ),
 ]
 TRACE: list[_Line[Trace]] = [

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from clbench.code import Code, read
+from clbench.code import Code, among, read
 from clbench.code_tokens import TokenTransform, Vocabulary, published, vocabulary
 from clbench.config import Recipe
 from clbench.errors import Mistake
@@ -57,6 +57,10 @@ class Calls(Stream):
 
     SCENARIO: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        if self.validation:
+            self.version = 2  # type: ignore[misc]
+
     def open(self, seed: int) -> None:
         if self.exam_on == "validation" and not self.validation:
             raise Mistake("stream.exam_on=validation needs a share to hold out: set stream.validation=0.1, say.")
@@ -96,9 +100,9 @@ class Calls(Stream):
         return [self.samples] * lessons
 
     def _held_out(self, code: Code) -> np.ndarray:
-        """Which functions are held out of training: those of a share of the files (bool, F)."""
-        keys = np.random.PCG64(1).random_raw(len(code.card["files"])) / 2**64
-        return (keys < self.validation)[code.arrays["file"]]
+        """Which functions are held out of training: those of a share of the files, in every release (bool, F)."""
+        held = [among(f"validation/{file}", self.validation) for file in code.card["files"]]
+        return np.array(held, bool)[code.arrays["file"]]
 
     def __len__(self) -> int:
         return len(self._samples.lessons)

@@ -169,6 +169,9 @@ class DeepfakeBench(Forged):
         except OSError as error:
             raise Mistake(f"{file} is no image that Pillow can read ({error}).") from error
 
+    def _origins(self) -> np.ndarray:
+        return self._field(self._dataset, "train", "video")
+
     def exams(self) -> Sequence[Exam]:
         """With the number of the video that each frame is of, under `about`."""
         of = torch.from_numpy(self._field(self._dataset, "test" if self.exam_on == "test" else "train", "video"))

@@ -18,6 +18,7 @@ from clbench.datasets import Dataset
 from clbench.errors import Mistake, unknown
 from clbench.forging import SHARED, Forging
 from clbench.photographs import of_data, packaged
+from clbench.seeds import derive
 from clbench.stream import Exam
 from clbench.streams.incremental import Divided
 from clbench.types import Count, Natural, Share
@@ -39,11 +40,27 @@ TEN = (
 class Forged(Divided):
     """Real (label 0) and forged samples (label 1), divided by the data set's field `increment`; those of the increment
     SHARED belong to every experience.
+
+    What is held out for validation are whole origins (a window with all that was made of it, a video), the same in
+    every experience. In version 1, which runs without validation are of, it was single samples of each.
     """
 
     offers: ClassVar[frozenset[str]] = Divided.offers | {"shared classes"}
 
     increments: list[str]
+
+    def __post_init__(self) -> None:
+        if self.validation:
+            self.version = 2  # type: ignore[misc]
+
+    def _origins(self) -> np.ndarray:
+        """Of each training sample, what it was made of (int64, N)."""
+        raise NotImplementedError
+
+    def _share(self, rows: np.ndarray, seed: int, index: int) -> np.ndarray:
+        of = self._origins()
+        order = np.random.default_rng(derive(seed, "validation")).permutation(np.unique(of))
+        return np.isin(of[rows], order[: round(self.validation * len(order))])
 
     def _members(self, split: str) -> list[np.ndarray]:
         names, of = self._dataset.fields["increment"], self._field(self._dataset, split, "increment")
@@ -108,6 +125,9 @@ class Forgery(Forged):
             self.held_out,
             self.draw,
         )
+
+    def _origins(self) -> np.ndarray:
+        return self._forging().windows("train")
 
     def exams(self) -> Sequence[Exam]:
         """With the mask of each sample, under `about`."""

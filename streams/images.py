@@ -84,21 +84,26 @@ class Images(Stream):
         return dataset.classes if field == "y" else dataset.fields[field]
 
     def _hold_out(self, rows: np.ndarray, seed: int, index: int, of: str = "experience") -> np.ndarray:
-        """Which of the rows of an experience, or of another part, are held out (bool): the share of each class.
+        """Which of the rows of an experience, or of another part, are held out (bool).
 
         Raises:
             Mistake: that is none of them, or all.
         """
-        held = np.zeros(len(rows), bool)
-        if self.validation:
-            rng = np.random.default_rng(derive(seed, f"validation/{index}"))
-            labels = self._labels("train")[rows]
-            for label in np.unique(labels):
-                members = rng.permutation(np.flatnonzero(labels == label))
-                held[members[: round(self.validation * len(members))]] = True
-            if held.all() or not held.any():
-                much = "holds out all" if held.all() else "holds out none"
-                raise Mistake(f"stream.validation={self.validation} {much} of the {len(held)} samples of {of} {index}.")
+        if not self.validation:
+            return np.zeros(len(rows), bool)
+        held = self._share(rows, seed, index)
+        if held.all() or not held.any():
+            much = "holds out all" if held.all() else "holds out none"
+            raise Mistake(f"stream.validation={self.validation} {much} of the {len(held)} samples of {of} {index}.")
+        return held
+
+    def _share(self, rows: np.ndarray, seed: int, index: int) -> np.ndarray:
+        """Which of these rows are in the share that is held out (bool): so many of each class."""
+        rng = np.random.default_rng(derive(seed, f"validation/{index}"))
+        held, labels = np.zeros(len(rows), bool), self._labels("train")[rows]
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            held[members[: round(self.validation * len(members))]] = True
         return held
 
     def _rows(self, index: int) -> np.ndarray:

@@ -75,6 +75,17 @@ def test_releases_tell_what_is_new_lives_on_and_is_gone():
         Releases(packages=libraries()[:2]).open(0)
 
 
+def test_a_file_that_is_held_out_is_held_out_in_every_release():
+    stream = Releases(packages=libraries(), validation=0.5)
+    assert (stream.version, Releases().version) == (2, 1)
+    code = read(libraries(), 0.25)
+    held = {code.card["files"][file] for file in code.arrays["file"][stream._held_out(code)]}
+    kept = {code.card["files"][file] for file in code.arrays["file"][~stream._held_out(code)]}
+    assert held
+    assert kept
+    assert not held & kept
+
+
 def test_mistakes_of_options_are_one_line():
     with pytest.raises(Mistake, match=r"^There is no domain of APIs named 'netwerk'"):
         Domains(**{**SMALL, "domains": ("netwerk",)}).open(0)

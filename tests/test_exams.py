@@ -8,7 +8,7 @@ from torch import nn
 
 from clbench.data import Data, Source
 from clbench.metric import Look
-from clbench.metrics.exams import SHARED, Exams
+from clbench.metrics.exams import MOVING, SHARED, Exams
 from clbench.strategies.baselines import Joint
 from clbench.strategy import Strategy
 from clbench.stream import Exam, Syllabus
@@ -93,6 +93,13 @@ def test_the_calendar_is_told_once():
     assert [rows["exam/since"][name].value for name in "abc"] == [0, 1, 2]
     assert all((row.value, row.note) == (None, "never") for row in rows["exam/until"].values())
     assert not any(metric.startswith("exam/") for metric in sat(look(1)))
+
+
+def test_rivals_that_come_later_leave_no_forward_transfer():
+    assert sat(look(0, shared=True))["class/fwt"][""].note == MOVING
+    whole = [exam(name, [[1.0, 0]], [0], {0, 1}, since) for since, name in enumerate("ab")]
+    assert "class/fwt" not in sat(look(0, exams=whole, classes=2, shared=True))
+    assert "class/fwt" not in sat(look(0))
 
 
 def test_an_exam_that_is_never_taught_is_asked_and_shares_nothing():

@@ -150,6 +150,18 @@ def faces(tmp_path, monkeypatch):
     return str(tmp_path / "faces")
 
 
+def test_what_is_held_out_is_held_out_with_all_that_was_made_of_it(faces):
+    shared = {"data": faces, "resolution": 16, "take": ["real"], "increments": ["splice", "inpaint"], "reals": "shared"}
+    stream = Forgery(**shared, validation=0.34, exam_on="validation")
+    assert (stream.version, Forgery(**shared).version) == (2, 1)
+    stream.open(0)
+    of = stream._origins()
+    taught = {window for experience in stream for window in of[experience.train.index].tolist()}
+    asked = {window for exam in stream.exams() for window in of[exam.data.index].tolist()}
+    assert (len(taught), len(asked), taught & asked) == (4, 2, set())
+    assert all(exam.data.labels.tolist().count(0) == exam.data.labels.tolist().count(1) == 2 for exam in stream.exams())
+
+
 def test_the_stream_over_a_folder_of_faces(faces):
     stream = Forgery(data=faces, resolution=16, take=["real"], increments=["splice", "inpaint"], reals="shared")
     stream.open(0)

@@ -78,6 +78,7 @@ def test_class_forward_transfer_needs_shared_classes():
     assert "masked" in why(disjoint, "class/fwt")
     assert number(disjoint, "task/fwt") == pytest.approx(0.3)
     assert "masked" in why([*shared, Row(1, 10, "class/predicted_share", "e0", 1.0, 100)], "class/fwt")
+    assert why([*shared, Row(0, 0, "class/fwt", "", None, 0, "more are open")], "class/fwt") == "more are open"
 
 
 def test_recency_adds_the_exams_of_the_last_experience():
