@@ -100,7 +100,7 @@ class MemoryAdjusted(Around):
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         flops, kept = learner.flops, None
-        while learner.step < learner.until and (batch := following(batches, kept)) is not None:
+        while (batch := following(batches, kept)) is not None and learner.step < learner.until:
             before = flops.total
             kept = yield batch
             self.stepped += flops.total - before

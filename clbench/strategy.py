@@ -49,7 +49,7 @@ class Strategy:
     holds: ClassVar[bool] = False
     """whether it draws weights to values that they had, or mixes them with these"""
     remakes: ClassVar[bool] = False
-    """whether an experience begins with the same network in other weights, which none may hold where they were"""
+    """whether an experience may begin with other weights than the last one left, which none may hold where they were"""
     fits: ClassVar[bool] = True
     """False: weights move elsewhere than in `Learner.fit`, so nothing can be put around it"""
 
@@ -171,14 +171,13 @@ def check(strategy: Strategy) -> None:
     if len(choosing) > 1:
         around, base = type(choosing[0]).__name__, type(choosing[-1]).__name__
         raise Mistake(f"{around} around {base}: each says alone what trains; choose one of them.")
-    holding = [type(layer).__name__ for layer in layers(strategy) if layer.holds]
-    remaking = [type(layer).__name__ for layer in layers(strategy) if layer.remakes]
-    if holding and remaking:
-        anew, held = remaking[0], holding[0]
-        raise Mistake(
-            f"{anew} with {held}: {anew} makes its weights anew at each experience, and {held} holds them where they "
-            "were; choose one of them."
-        )
+    for anew in (layer for layer in layers(strategy) if layer.remakes):
+        for held in (layer for layer in layers(strategy) if layer.holds and layer is not anew):
+            one, other = type(anew).__name__, type(held).__name__
+            raise Mistake(
+                f"{one} with {other}: {one} begins an experience with weights of its own, and {other} holds them where "
+                "they were; choose one of them."
+            )
 
 
 def having(strategy: Strategy, attribute: str) -> Any:

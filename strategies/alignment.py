@@ -44,6 +44,7 @@ class WA(Around):
         self.seen |= experience.classes
         if old and new:
             align(learner.model.head.weight, old, new)  # type: ignore[union-attr, arg-type]
+            self.base.settle(learner)
 
 
 @torch.no_grad()

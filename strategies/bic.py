@@ -67,6 +67,7 @@ class BiC(ExemplarReplay):
         )
 
     def settle(self, learner: Learner) -> None:
+        super().settle(learner)
         if self.before:
             self.correct(learner, self.held.data())
 

@@ -55,14 +55,15 @@ class DFIL(Strategy):
     feature: NonNegative = 0.01
     """weight of the distillation of features"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "known length", "single labels"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons", "known length", "single labels"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         assert syllabus.lessons is not None
         self.share = self.memory_size // syllabus.lessons
-        if self.share < 2:
+        least = max(2, fewest(syllabus))
+        if self.share < least:
             raise Mistake(
-                f"strategy.memory_size={self.memory_size} is less than 2 for each of {syllabus.lessons} lessons."
+                f"strategy.memory_size={self.memory_size} is less than {least} for each of {syllabus.lessons} lessons."
             )
         self.memory = Memory(self.memory_size)
         self.teacher = copy.deepcopy(learner.model).requires_grad_(False).eval()
@@ -76,6 +77,9 @@ class DFIL(Strategy):
         self.teacher.load_state_dict(learner.model.state_dict())
         self.taught = True
         self.remember(learner, learner.near(experience.train), len(experience.classes))
+
+    def settle(self, learner: Learner) -> None:
+        self.teacher.load_state_dict(learner.model.state_dict())
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, None, None]:
         for batch in learner.batches(experience.train):
@@ -117,3 +121,9 @@ def hard_and_typical(features: Tensor, logits: Tensor, count: int) -> Tensor:
     distance = (features - features.mean(0)).norm(dim=1).index_fill(0, hard, torch.inf)
     typical = distance.argsort(stable=True)[: min(count, len(features)) - len(hard)]
     return torch.cat([hard, typical])
+
+
+def fewest(syllabus: Syllabus) -> int:
+    """Classes that a lesson may have: one sample of each is the least that can be kept of it."""
+    assert syllabus.lessons is not None
+    return syllabus.classes if syllabus.shared else -(-syllabus.classes // syllabus.lessons)

@@ -35,7 +35,7 @@ class ExemplarReplay(Strategy):
     memory_size: Count = 500
     """samples kept, equally many of each class"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "unmixed lessons"})
     at_least: ClassVar[int] = 1
     """samples of a class that the method can't do without"""
 
@@ -66,6 +66,9 @@ class ExemplarReplay(Strategy):
         super().learn(learner, replace(experience, train=lesson))
         self.teacher.load_state_dict(learner.model.state_dict())
         self.remember(learner, learner.near(experience.train))
+
+    def settle(self, learner: Learner) -> None:
+        self.teacher.load_state_dict(learner.model.state_dict())
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
         for batch in learner.batches(experience.train):

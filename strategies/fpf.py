@@ -124,7 +124,7 @@ class FPF(FineTuning, Remembering):
         self.prepare(learner, syllabus)
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        self.scores.start(learner.model, learner.steps(len(experience.train)))
+        self.scores.start(learner.model)
         super().learn(learner, experience)
         memory = memory_of(self)
         assert memory is not None
@@ -138,7 +138,7 @@ class FPF(FineTuning, Remembering):
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         batches = super().around_batches(learner, batches)
-        return after_each(batches, lambda batch, kept: self.scores.step(learner.model))
+        return after_each(batches, lambda batch, kept: self.scores.step(learner))
 
 
 @dataclass
@@ -176,7 +176,7 @@ class KFPF(FineTuning, Strategy):
         self.interval = steps / k
 
     def learn(self, learner: Learner, experience: Experience) -> None:
-        self.scores.start(learner.model, learner.steps(len(experience.train)))
+        self.scores.start(learner.model)
         super().learn(learner, experience)
 
     def batches(self, learner: Learner, experience: Experience) -> Generator[Batch, Any, None]:
@@ -184,7 +184,7 @@ class KFPF(FineTuning, Strategy):
         for batch in learner.batches(experience.train):
             logits = yield batch
             self.memory.add(batch.raw, batch.y, rng, **({"logits": logits} if self.distill else {}))
-            self.scores.step(learner.model)
+            self.scores.step(learner)
             self.steps += 1
             if self.due():
                 self.fine_tune(learner, self.memory, self.interval)
@@ -244,7 +244,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         self.left = self.tasks
-        self.done = self.steps = 0
+        self.done = 0
         self.last: dict[str, Tensor] = {}
         self.end: dict[str, Tensor] = {}
         self.within: list[dict[str, float]] = []
@@ -254,9 +254,9 @@ class Scores:
     def ready(self) -> bool:
         return bool(self.tasks) and not self.left and bool(self.across)
 
-    def start(self, model: nn.Module, steps: int) -> None:
-        """An experience of so many steps begins."""
-        self.done, self.steps = 0, steps
+    def start(self, model: nn.Module) -> None:
+        """An experience begins."""
+        self.done = 0
         self.begin(model)
 
     def begin(self, model: nn.Module) -> None:
@@ -264,15 +264,17 @@ class Scores:
         if self.left:
             self.last = snapshot(model)
 
-    def step(self, model: nn.Module) -> None:
-        """A step of plain training is done."""
-        self.done += 1
-        if not self.left or self.done * self.LOOKS // self.steps == (self.done - 1) * self.LOOKS // self.steps:
+    def step(self, learner: Learner) -> None:
+        """A step is done; one of plain training where the experience's own optimiser took it."""
+        assert learner.optim is not None
+        model, steps, before = learner.model, learner.optim.steps, self.done
+        self.done = learner.optim.done - learner.optim.first
+        if not self.left or self.done * self.LOOKS // steps == before * self.LOOKS // steps:
             return
         now, there = snapshot(model), groups(model)
         self.within.append({name: moved.l1 for name, moved in drift(self.last, now, there).items()})
         self.last = now
-        if self.done == self.steps:
+        if self.done == steps:
             if self.end:
                 self.across.append({name: moved.l1 for name, moved in drift(self.end, now, there).items()})
             self.left -= 1

@@ -40,7 +40,7 @@ class FrequencyReplay(Strategy):
     budget: Fraction = 1.0
     """random: probability with which a class is replayed for each class of the experience"""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "single labels"})
+    needs: ClassVar[frozenset[str]] = frozenset({"task borders", "single labels", "unmixed lessons"})
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.memory = Exemplars(self.per_class * syllabus.classes)

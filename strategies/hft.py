@@ -5,8 +5,8 @@ language model they train two of the four attention matrices, half of the feed-f
 normalisations; embeddings and head always. Known here from accounts of the paper, not from its text.
 
 What differs here, and why: the networks. A transformer's block has two feed-forward layers, and its query, key and
-value in one matrix, of which slices stand still; a residual block is halved likewise, its frozen batch normalisation
-with its running statistics; a plain stack of layers counts as one block.
+value in one matrix, of which slices stand still (whole, where LoRA is on it); a residual block is halved
+likewise, its frozen batch normalisation with its running statistics; a plain stack of layers counts as one block.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class HFT(Around):
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        self.held: dict[str, tuple[Tensor, Tensor]] = {}
+        self.held: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         if self.redraw == "epoch":
@@ -86,13 +87,13 @@ class HFT(Around):
         self.held = held(learner.model, [part for part in still if trains & set(part.names)])
         with learner.only(trains):
             yield
-        self.held = {}
+        self.held, self.values = {}, {}
 
     def around_adjust(self, learner: Learner, adjust: Adjust | None) -> Adjust | None:
         def masked(learner: Learner) -> None:
             if adjust is not None:
                 adjust(learner)
-            for name, (rows, _) in self.held.items():
+            for name, rows in self.held.items():
                 gradient = learner.model.get_parameter(name).grad
                 if gradient is not None:
                     gradient.index_fill_(0, rows, 0.0)
@@ -102,9 +103,11 @@ class HFT(Around):
     def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
         @torch.no_grad()
         def put_back() -> None:
-            for name, (rows, values) in self.held.items():
-                learner.model.get_parameter(name).index_copy_(0, rows, values)
+            for name, rows in self.held.items():
+                learner.model.get_parameter(name).index_copy_(0, rows, self.values[name])
 
+        if self.held and not self.values:  # by now the base has put the weights where it begins
+            self.values = {name: learner.model.get_parameter(name).detach()[rows] for name, rows in self.held.items()}
         return Followed(optimizer, put_back) if self.held else optimizer
 
 
@@ -133,7 +136,8 @@ def parts(model: nn.Module) -> list[Part]:
         module, block = model.get_submodule(path), BLOCK.match(path)
         kind, where = kind_of(path, module), block[0] if block else ""
         if kind and path.partition(".")[0] != "head":
-            fused = isinstance(module, nn.Linear) and path.endswith("qkv") and len(module.weight) % 3 == 0
+            plain = {name.rpartition(".")[2] for name in names} <= {"weight", "bias"}
+            fused = isinstance(module, nn.Linear) and plain and path.endswith("qkv") and len(module.weight) % 3 == 0
             found += [Part(kind, where, tuple(names), third) for third in (range(3) if fused else [None])]
     shortcuts = grouped((part for part in found if part.kind == "shortcut"), lambda part: part.block)
     whole = [Part("shortcut", some[0].block, sum((part.names for part in some), ())) for some in shortcuts]
@@ -177,15 +181,14 @@ def shared(pools: Sequence[Sequence[T]], ratio: float, rng: np.random.Generator)
     return [pool[at] for pool, count in zip(pools, counts, strict=True) for at in rng.permutation(len(pool))[:count]]
 
 
-def held(model: nn.Module, parts: Iterable[Part]) -> dict[str, tuple[Tensor, Tensor]]:
-    """By parameter, the rows that such parts hold of it, and their values now."""
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+def held(model: nn.Module, parts: Iterable[Part]) -> dict[str, Tensor]:
+    """By parameter, the rows that such parts hold of it."""
+    found: dict[str, Tensor] = {}
     for name, third in ((name, part.slice) for part in parts for name in part.names):
-        parameter = model.get_parameter(name).detach()
+        parameter = model.get_parameter(name)
         size = len(parameter) // 3
         rows = torch.arange(size, device=parameter.device) + size * (third or 0)
-        rows = torch.cat([found[name][0], rows]) if name in found else rows
-        found[name] = rows, parameter[rows]
+        found[name] = torch.cat([found[name], rows]) if name in found else rows
     return found
 
 

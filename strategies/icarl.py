@@ -63,6 +63,7 @@ class ICaRL(ExemplarReplay):
         self.settle(learner)
 
     def settle(self, learner: Learner) -> None:
+        super().settle(learner)
         kept = self.memory.data()
         found = directions(learner, kept)
         if self.mirrored:

@@ -24,7 +24,7 @@ from clbench import merging
 from clbench.batch import Batch, after_each
 from clbench.errors import Mistake
 from clbench.learner import Learner
-from clbench.modules import swapped
+from clbench.modules import swapped, tensors
 from clbench.seeds import derive
 from clbench.strategy import Around
 from clbench.stream import Experience, Syllabus
@@ -69,23 +69,37 @@ class Merging(Around):
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         super().start(learner, syllabus)
-        self.first = weights(learner.model)
+        self.names = moving(learner.model)
+        self.first = self.weights(learner.model)
         self.evaluated = self.first.clone()
 
     def predict(self, learner: Learner, x: Tensor) -> Tensor:
         with swapped(learner.model, self.named(learner.model, self.evaluated)):
             return self.base.predict(learner, x)
 
+    def settle(self, learner: Learner) -> None:
+        with swapped(learner.model, self.named(learner.model, self.evaluated)):
+            self.base.settle(learner)
+
+    def moved(self, model: nn.Module) -> dict[str, Tensor]:
+        """What training moves, whatever trains at the moment."""
+        there = tensors(model)
+        return {name: there[name] for name in self.names}
+
+    def weights(self, model: nn.Module) -> Tensor:
+        """A copy of it in one row."""
+        return torch.cat([tensor.detach().flatten() for tensor in self.moved(model).values()])
+
     def named(self, model: nn.Module, vector: Tensor) -> Mapping[str, Tensor]:
         """The tensors in a vector of weights, by name."""
-        there = moving(model)
+        there = self.moved(model)
         parts = vector.split([tensor.numel() for tensor in there.values()])
         return {name: part.view_as(tensor) for (name, tensor), part in zip(there.items(), parts, strict=True)}
 
     @torch.no_grad()
     def go_on_from(self, learner: Learner, vector: Tensor) -> None:
         """Put these weights where training goes on."""
-        there = moving(learner.model)
+        there = self.moved(learner.model)
         for name, part in self.named(learner.model, vector).items():
             there[name].copy_(part)
 
@@ -96,7 +110,7 @@ class Merging(Around):
         Args:
             over: the weight of each; None: `share` for the first of two
         """
-        names = {name: tensor.numel() for name, tensor in moving(learner.model).items()}
+        names = {name: tensor.numel() for name, tensor in self.moved(learner.model).items()}
         trained = {name: size for name, size in names.items() if name in dict(learner.model.named_parameters())}
         end, sizes = sum(trained.values()), list(trained.values())
         over = torch.tensor([self.share, 1 - self.share]) if over is None else over
@@ -134,8 +148,9 @@ class EMAMerge(Merging):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
-        self.evaluated = self.merged(learner, [weights(learner.model), self.evaluated])
+        self.evaluated = self.merged(learner, [self.weights(learner.model), self.evaluated])
         self.go_on_from(learner, self.evaluated)
+        self.settle(learner)
 
 
 @dataclass
@@ -149,7 +164,7 @@ class EMAOnline(Merging):
 
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         average = list(self.named(learner.model, self.evaluated).values())
-        there = list(moving(learner.model).values())
+        there = list(self.moved(learner.model).values())
 
         def follow(batch: Batch, kept: Any) -> None:
             with torch.no_grad():
@@ -160,16 +175,20 @@ class EMAOnline(Merging):
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
         self.go_on_from(learner, self.evaluated)
+        self.settle(learner)
 
 
 @dataclass
 class ZeroShotMerge(Merging):
     """Each experience trains from the first weights; what answers is merged, one experience after another."""
 
+    remakes: ClassVar[bool] = True
+
     def learn(self, learner: Learner, experience: Experience) -> None:
         self.go_on_from(learner, self.first)
         super().learn(learner, experience)
-        self.evaluated = self.merged(learner, [weights(learner.model), self.evaluated])
+        self.evaluated = self.merged(learner, [self.weights(learner.model), self.evaluated])
+        self.settle(learner)
 
 
 @dataclass
@@ -178,8 +197,9 @@ class FineTuneMerge(Merging):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
-        self.evaluated = self.merged(learner, [weights(learner.model), self.first])
+        self.evaluated = self.merged(learner, [self.weights(learner.model), self.first])
         self.go_on_from(learner, self.evaluated)
+        self.settle(learner)
 
 
 @dataclass
@@ -203,19 +223,17 @@ class OfflineMerge(Merging):
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         super().learn(learner, experience)
-        self.kept.append(weights(learner.model))
+        self.kept.append(self.weights(learner.model))
         over = OVER_TIME[self.over_time](torch.arange(1, len(self.kept) + 1, dtype=torch.float64))
         over = (over / over.max()).flip(0) if self.backwards else over / over.max()
         self.evaluated = self.merged(learner, self.kept, over)
+        self.settle(learner)
 
 
-def moving(model: nn.Module) -> dict[str, Tensor]:
-    """What training moves: the parameters that train, then the floating-point statistics that the model keeps."""
+def moving(model: nn.Module) -> list[str]:
+    """The names of what training moves: the parameters that train, then the floating-point statistics that the model
+    keeps.
+    """
     kept = model.state_dict(keep_vars=True)
-    statistics = {name: t for name, t in model.named_buffers() if name in kept and t.is_floating_point()}
-    return {name: p for name, p in model.named_parameters() if p.requires_grad} | statistics
-
-
-def weights(model: nn.Module) -> Tensor:
-    """A copy of it in one row."""
-    return torch.cat([tensor.detach().flatten() for tensor in moving(model).values()])
+    statistics = [name for name, t in model.named_buffers() if name in kept and t.is_floating_point()]
+    return [name for name, p in model.named_parameters() if p.requires_grad] + statistics

@@ -8,7 +8,7 @@ to its own leading directions.
 What differs here, and why. Which subspace FRUGAL takes, how much GaLore's steps are scaled and how often it projects
 anew is ours: random columns of each matrix, a factor of 1 and FRUGAL's interval. Vectors have AdamW in both. Rate,
 decay and schedule are the learner's; its optimiser's own rule and momentum are not used. Both begin anew at each
-experience, unless `learner.keep_optimizer` is set.
+experience, unless `learner.keep_optimizer` is set, and have moments apart in a phase that has an optimiser of its own.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.optimizer import Moved, Optimizer
-from clbench.strategy import Around
+from clbench.strategies.subspace import GPM
+from clbench.strategy import Around, layers
 from clbench.stream import Experience, Syllabus
 from clbench.types import Count, Fraction, NonNegative, Positive
 
@@ -55,8 +57,14 @@ class Stepping(Around):
     """steps after which a parameter has a new subspace"""
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
+        if any(isinstance(layer, GPM) for layer in layers(self.base)):
+            raise Mistake(
+                "gpm takes directions out of gradients, and another rule of moving weights brings them back. "
+                "strategy.base=fot strategy.base.round=1 takes them out of each step instead."
+            )
         super().start(learner, syllabus)
         self.moments: dict[str, Moments] = {}
+        self.of_phase: dict[str, Moments] = {}
 
     def learn(self, learner: Learner, experience: Experience) -> None:
         if not learner.keep_optimizer:
@@ -65,24 +73,28 @@ class Stepping(Around):
 
     def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
         names = {parameter: name for name, parameter in learner.model.named_parameters()}
+        own = learner.optim is not None and optimizer.torch is learner.optim.torch
+        if not own and optimizer.done == optimizer.first:
+            self.of_phase.clear()
+        moments = self.moments if own else self.of_phase
 
         @torch.no_grad()
         def move() -> None:
             for group in optimizer.torch.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        direction = self.direction(learner, names[parameter], parameter.grad)
+                        direction = self.direction(learner, moments, names[parameter], parameter.grad)
                         parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
 
         return Moved(optimizer, move)
 
-    def direction(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+    def direction(self, learner: Learner, moments: dict[str, Moments], name: str, gradient: Tensor) -> Tensor:
         """What is taken from a parameter at a rate of 1."""
         if gradient.ndim < 2:
-            return self.remembered(name, gradient).direction(gradient)
-        return self.within(learner, name, gradient.flatten(1)).view_as(gradient)
+            return remembered(moments, name, gradient).direction(gradient)
+        return self.within(learner, moments, name, gradient.flatten(1)).view_as(gradient)
 
-    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+    def within(self, learner: Learner, moments: dict[str, Moments], name: str, gradient: Tensor) -> Tensor:
         """The same for a matrix, whose moments are of a subspace."""
         raise NotImplementedError
 
@@ -95,11 +107,12 @@ class Stepping(Around):
         """How many numbers are kept of a matrix: moments and basis."""
         raise NotImplementedError
 
-    def remembered(self, name: str, like: Tensor) -> Moments:
-        """The moments of a parameter; new ones of this shape where there are none."""
-        if name not in self.moments:
-            self.moments[name] = Moments(like.new_empty(0), torch.zeros_like(like), torch.zeros_like(like))
-        return self.moments[name]
+
+def remembered(moments: dict[str, Moments], name: str, like: Tensor) -> Moments:
+    """The moments of a parameter; new ones of this shape where there are none."""
+    if name not in moments:
+        moments[name] = Moments(like.new_empty(0), torch.zeros_like(like), torch.zeros_like(like))
+    return moments[name]
 
 
 @dataclass
@@ -114,14 +127,14 @@ class Frugal(Stepping):
     inactive: NonNegative = 0.1
     """factor of the rate of what moves by sign; the authors take 1 for training from scratch"""
 
-    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
-        held = self.moments.get(name)
+    def within(self, learner: Learner, moments: dict[str, Moments], name: str, gradient: Tensor) -> Tensor:
+        held = moments.get(name)
         if held is None or held.steps == self.gap:
             size = gradient.shape[1]
             drawn = learner.rng(f"columns of {name}").permutation(size)[: round(self.density * size)]
             basis = torch.from_numpy(drawn).to(gradient.device)
             zeros = torch.zeros_like(gradient[:, basis])
-            held = self.moments[name] = Moments(basis, zeros, zeros.clone())
+            held = moments[name] = Moments(basis, zeros, zeros.clone())
         moved = held.direction(gradient[:, held.basis])
         return (gradient.sign() * self.inactive).index_copy_(1, held.basis, moved)
 
@@ -142,11 +155,11 @@ class GaLore(Stepping):
     scale: Positive = 1.0
     """factor of the rate of matrices"""
 
-    def within(self, learner: Learner, name: str, gradient: Tensor) -> Tensor:
+    def within(self, learner: Learner, moments: dict[str, Moments], name: str, gradient: Tensor) -> Tensor:
         tall = gradient.shape[0] > gradient.shape[1]
         wide = gradient.T if tall else gradient
         rank = min(self.rank, len(wide))
-        held = self.remembered(name, wide[:rank])
+        held = remembered(moments, name, wide[:rank])
         if held.steps % self.gap == 0:
             held.basis = torch.linalg.svd(wide, full_matrices=False)[0][:, :rank].contiguous()
         with learner.spending("projection", wide.shape):

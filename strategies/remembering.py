@@ -19,8 +19,8 @@ from clbench.types import Count
 class Remembering(Around):
     """A strategy around another that needs samples of the past; `memory_of(self)` gives them.
 
-    A memory of its own is offered what the base trains on from the stream, after each step; what a request says to
-    forget is deleted from it.
+    A memory of its own is offered what the base trains on from the stream, after each step of the experience's own
+    optimiser; what a request says to forget is deleted from it.
     """
 
     memory_size: Count | None = None
@@ -43,10 +43,11 @@ class Remembering(Around):
     def around_batches(self, learner: Learner, batches: Generator[Batch, Any, None]) -> Generator[Batch, Any, None]:
         if not hasattr(self, "memory"):
             return batches
-        rng = learner.rng(f"{self._name()}'s memory")
+        assert learner.optim is not None
+        rng, own, before = learner.rng(f"{self._name()}'s memory"), learner.optim, learner.optim.done
 
         def offer(batch: Batch, kept: Any) -> None:
-            if batch.index is not None:
+            if batch.index is not None and own.done > before:
                 self.memory.add(batch.raw, batch.y, rng)
 
         return after_each(batches, offer)

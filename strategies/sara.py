@@ -62,7 +62,7 @@ class SaRA(Sparse):
         chosen = torch.cat([-near[masks[name]] for name, near in nearness.items()])
         self.threshold = float(chosen.max()) if len(chosen) else 0.0
         with self.masked(learner, masks):
-            self.origins, self.waits = dict(self.anchors), self.reselect < 1
+            self.waits = self.reselect < 1
             super().learn(learner, experience)
         self.origins, self.waits = {}, False
 
@@ -86,6 +86,7 @@ class SaRA(Sparse):
 
     def around_optimizer(self, learner: Learner, optimizer: Optimizer) -> Optimizer:
         stepping = super().around_optimizer(learner, optimizer)
+        self.origins = self.origins or dict(self.anchors)
         if learner.optim is None or optimizer.torch is not learner.optim.torch:
             return stepping
 

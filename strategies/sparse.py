@@ -27,6 +27,7 @@ from clbench.errors import Mistake
 from clbench.learner import Learner
 from clbench.modules import of_body, of_head, tensors
 from clbench.optimizer import Followed, Optimizer
+from clbench.strategies.values import copied
 from clbench.strategy import Adjust, Around
 from clbench.stream import Experience, Syllabus
 from clbench.types import Fraction
@@ -52,7 +53,6 @@ class Sparse(Around):
         true.
         """
         self.masks = dict(masks)
-        self.anchors = {name: learner.model.get_parameter(name).detach().clone() for name in masks}
         with learner.only({*masks, *whole, *of_head(learner.model)}):
             yield
         self.masks, self.anchors = {}, {}
@@ -75,6 +75,8 @@ class Sparse(Around):
                 parameter = learner.model.get_parameter(name)
                 parameter.copy_(torch.where(mask, parameter, self.anchors[name]))
 
+        if self.masks and not self.anchors:  # by now the base has put the weights where it begins
+            self.anchors = copied(learner.model, self.masks)
         return Followed(optimizer, put_back) if self.masks else optimizer
 
 

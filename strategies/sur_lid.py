@@ -33,6 +33,7 @@ from clbench.learner import Learner
 from clbench.memory import Memory
 from clbench.seeds import derive
 from clbench.strategies.contrast import supcon
+from clbench.strategies.dfil import fewest
 from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -75,8 +76,11 @@ class SURLID(Strategy):
         self.share = self.memory_size // self.lessons
         if len(syllabus.shape) != 3:
             raise Mistake("sur_lid measures how features stand a shuffle of the image; this stream has none.")
-        if self.share < 2:
-            raise Mistake(f"strategy.memory_size={self.memory_size} is less than 2 for each of {self.lessons} lessons.")
+        least = max(2, fewest(syllabus))
+        if self.share < least:
+            raise Mistake(
+                f"strategy.memory_size={self.memory_size} is less than {least} for each of {self.lessons} lessons."
+            )
         features = learner.model.head.in_features  # type: ignore[union-attr]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(learner.seed, "heads"))

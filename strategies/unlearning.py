@@ -188,6 +188,7 @@ class Retrain(Strategy):
     """of a request; null: as the learner says"""
 
     needs: ClassVar[frozenset[str]] = frozenset({"requests"})
+    remakes: ClassVar[bool] = True
 
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         self.initial = copy.deepcopy(learner.model)

@@ -11,9 +11,11 @@ from clbench.optimizer import Followed, Moved
 from clbench.strategies.baselines import Naive
 from clbench.strategies.cofitune import CoFiTune, dropping, size_of
 from clbench.strategies.corda import CorDA, least
+from clbench.strategies.fpf import KFPF
 from clbench.strategies.projected import Frugal, GaLore
 from clbench.strategies.replay import ER
 from clbench.strategies.sparse import S2FT
+from clbench.strategies.subspace import GPM
 from clbench.testing import check_resume
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
@@ -202,10 +204,10 @@ def test_frugal_draws_anew_after_a_gap():
     learner, seen = opened(model=Net(), batch=8), []
 
     class Noted(Frugal):
-        def within(self, learner, name, gradient):
-            found = super().within(learner, name, gradient)
+        def within(self, learner, moments, name, gradient):
+            found = super().within(learner, moments, name, gradient)
             if name == "body.1.weight":
-                seen.append(tuple(sorted(self.moments[name].basis.tolist())))
+                seen.append(tuple(sorted(moments[name].basis.tolist())))
             return found
 
     teach(learner, Noted(gap=3, density=0.25), LESSONS)
@@ -229,11 +231,11 @@ def test_galore_projects_anew_after_a_gap_and_keeps_its_moments():
     learner, seen = opened(model=Net(), batch=8, keep_optimizer=True), []
 
     class Noted(GaLore):
-        def within(self, learner, name, gradient):
-            before = self.moments[name].first.clone() if name in self.moments else torch.zeros(2, 16)
-            found = super().within(learner, name, gradient)
+        def within(self, learner, moments, name, gradient):
+            before = moments[name].first.clone() if name in moments else torch.zeros(2, 16)
+            found = super().within(learner, moments, name, gradient)
             if name == "body.1.weight":
-                seen.append((gradient.clone(), self.moments[name].basis, before, self.moments[name].first.clone()))
+                seen.append((gradient.clone(), moments[name].basis, before, moments[name].first.clone()))
             return found
 
     strategy = Noted(gap=3, rank=2)
@@ -252,6 +254,20 @@ def test_galore_remembers_less():
     held = strategy.moments["body.1.weight"]
     assert (held.basis.shape, held.first.shape) == ((16, 2), (2, 64))
     assert held.steps == 4
+
+
+@pytest.mark.parametrize("kind", [Frugal, GaLore])
+def test_phases_have_moments_of_their_own(kind):
+    learner, strategy = opened(batch=8), kind(base=KFPF(memory_size=16, k=2, select="all", share=0.5))
+    teach(learner, strategy, LESSONS)
+    assert {held.steps for held in strategy.moments.values()} == {4}
+    assert {held.steps for held in strategy.of_phase.values()} == {2}
+
+
+def test_what_brings_back_what_gpm_takes_out_is_refused():
+    with pytest.raises(Mistake, match=r"strategy\.base=fot"):
+        GaLore(base=GPM()).start(opened(), syllabus(sizes=[32]))
+    GaLore(base=ER()).start(opened(), syllabus(sizes=[32]))
 
 
 def test_a_kept_optimizer_keeps_its_moments():

@@ -15,6 +15,7 @@ from clbench.strategies.contrast import supcon
 from clbench.strategies.cored import CoReD, means, ranges
 from clbench.strategies.dfil import DFIL, hard_and_typical
 from clbench.strategies.sur_lid import SURLID, quartered, sparse_uniform
+from clbench.stream import Syllabus
 
 LABELS = [0, 1] * 12
 
@@ -46,6 +47,10 @@ def test_dfil_keeps_the_hard_and_the_typical():
     learner = opened(2, lr=0.1)
     strategy = teach(learner, DFIL(memory_size=9), lessons(), 2)
     assert strategy.memory.data().labels.tolist() == [0, 0, 1, 1] * 2
+    many = Syllabus(20, 10, (1, 4, 4), (), shared=True)
+    for method in (DFIL(memory_size=100), SURLID(memory_size=100)):
+        with pytest.raises(Mistake, match=r"^strategy\.memory_size=100 is less than 10 for each of 20 lessons"):
+            method.start(opened(), many)
     with pytest.raises(Mistake, match=r"^strategy\.memory_size=3 is less than 2 for each of 2 lessons"):
         teach(opened(2), DFIL(memory_size=3), lessons(), 2)
 

@@ -15,6 +15,7 @@ from clbench.strategies.bic import BiC
 from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF, KFPF, Scores
 from clbench.strategies.icarl import ICaRL
+from clbench.strategies.lwf import LwF
 from clbench.strategies.prototypes import NCM
 from clbench.strategies.replay import ER, GDumb
 from clbench.strategy import memory_of
@@ -307,6 +308,23 @@ def test_what_answers_need_is_of_the_weights_after_the_phase(base):
         said = strategy.predict(learner, x)
         base.settle(learner)
         assert torch.equal(strategy.predict(learner, x), said)
+
+
+@pytest.mark.parametrize("base", [ICaRL(memory_size=8), BiC(memory_size=16)], ids=lambda b: type(b).__name__)
+def test_the_network_that_the_next_experience_knows_is_the_one_after_the_phase(base):
+    learner = opened(model=Normed(), batch=8)
+    teach(learner, FPF(base=base, when="each", select="all", share=2.0, rate=0.5), LESSONS)
+    assert torch.equal(*(torch.cat([p.flatten() for p in m.parameters()]) for m in (base.teacher, learner.model)))
+
+
+@pytest.mark.parametrize("base", [LwF(), ICaRL(memory_size=8)], ids=lambda b: type(b).__name__)
+def test_scores_are_of_the_steps_of_the_experience(base):
+    """Not of a warm-up's, and of all where memory makes the lesson longer."""
+    strategy = FPF(base=base, select="score", when="each")
+    teach(opened(batch=4), strategy, LESSONS)
+    assert len(strategy.scores.across) == 1
+    assert len(strategy.scores.within) == 8 + (10 if isinstance(base, ICaRL) else 8)
+    assert all(moved["1"] > 0 for moved in strategy.scores.within)
 
 
 def test_scores_need_two_experiences():

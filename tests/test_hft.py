@@ -19,6 +19,7 @@ from clbench.strategies.distillation import DER
 from clbench.strategies.fpf import FPF, KFPF
 from clbench.strategies.hft import HFT, Part, draw, parts, shared
 from clbench.strategies.replay import ER
+from clbench.strategies.tuners import LoRA
 from clbench.strategy import Around
 from clbench.stream import Stream, Syllabus
 from clbench.testing import check_resume
@@ -330,3 +331,12 @@ def test_what_goes_around_passes_is_folded_innermost_first():
 )
 def test_it_goes_on(make, model):
     check_resume(make, model=model)
+
+
+@pytest.mark.parametrize("where", ["qv", "attention"])
+def test_query_key_and_value_that_lora_is_on_are_one_layer(where):
+    learner = opened(model=SMALL_VIT, batch=8)
+    LoRA(rank=3, where=where).start(learner, syllabus())
+    fused = [part for part in parts(learner.model) if any("qkv" in name for name in part.names)]
+    assert len(fused) == 4
+    assert {part.slice for part in fused} == {None}

@@ -65,6 +65,13 @@ def test_steps_are_what_the_share_buys():
     assert learner.epochs == 1
 
 
+def test_what_follows_the_last_step_is_not_cut_off():
+    learner = opened(batch=4)
+    base = ER(memory_size=64)
+    teach(learner, MemoryAdjusted(base=base, maf=2 * 6.5 * learner.price(learner.blank(4), Strategy().loss)), lessons())
+    assert base.memory.seen == 4 * learner.step
+
+
 def test_less_memory_buys_more_steps_and_replay_fewer():
     steps = {}
     for name, base in (("naive", Strategy()), ("bitfit", BitFit()), ("er", ER(memory_size=8))):

@@ -8,6 +8,10 @@ from small import Linear, images, lesson, opened, teach, weights
 
 from clbench import merging
 from clbench.errors import Mistake
+from clbench.modules import swapped
+from clbench.strategies.fpf import KFPF
+from clbench.strategies.icarl import ICaRL
+from clbench.strategies.lwf import LwF
 from clbench.strategies.merging import EMAMerge, EMAOnline, FineTuneMerge, OfflineMerge, ZeroShotMerge
 from clbench.strategies.tuners import LoRA
 from clbench.strategy import Strategy
@@ -146,3 +150,22 @@ def test_of_a_tuned_network_only_what_trains_is_merged():
     before = weights(learner)
     strategy.predict(learner, torch.zeros(2, 1, 4, 4))
     assert torch.equal(weights(learner), before)
+
+
+@pytest.mark.parametrize("base", [KFPF(memory_size=16), LwF()], ids=lambda base: type(base).__name__)
+@pytest.mark.parametrize("kind", [EMAOnline, EMAMerge])
+def test_what_is_merged_is_the_same_in_phases_of_the_base(kind, base):
+    learner = opened(batch=8)
+    strategy = teach(learner, kind(base=base), [lesson(images([2 * i, 2 * i + 1] * 8), i) for i in range(2)])
+    assert len(strategy.evaluated) == weights(learner).numel()
+
+
+@pytest.mark.parametrize("kind", [EMAMerge, EMAOnline, FineTuneMerge, OfflineMerge, ZeroShotMerge])
+def test_what_answers_need_is_of_the_weights_that_answer(kind):
+    learner, base = opened(batch=8), ICaRL(memory_size=8)
+    data = [lesson(images([2 * i, 2 * i + 1] * 8), i) for i in range(2)]
+    strategy = teach(learner, kind(base=base), data)
+    means = base.means.clone()
+    with swapped(learner.model, strategy.named(learner.model, strategy.evaluated)):
+        base.settle(learner)
+    assert torch.equal(base.means, means)

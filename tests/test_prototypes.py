@@ -16,6 +16,7 @@ from clbench.metric import Look
 from clbench.metrics.exams import Exams
 from clbench.strategies.baselines import Naive
 from clbench.strategies.fpf import KFPF
+from clbench.strategies.lwf import LwF
 from clbench.strategies.prototypes import LOWEST, NCM, SLDA
 from clbench.strategies.replay import ER
 from clbench.streams.toy import Toy
@@ -112,6 +113,11 @@ def test_what_a_base_replays_is_not_offered_to_memory_again():
     _, strategy = taught(NCM(base=phases), epochs=1)
     assert not hasattr(strategy, "memory")
     assert phases.memory.seen == 87
+
+
+def test_what_a_warm_up_shows_is_not_offered_to_memory():
+    _, strategy = taught(NCM(base=LwF(), memory_size=30), epochs=1)
+    assert strategy.memory.seen == 87
 
 
 def test_two_memories_are_refused():

@@ -5,10 +5,12 @@ import torch
 from small import Net, Transformer, images, lesson, opened, syllabus, teach, weights
 
 from clbench.errors import Mistake
-from clbench.modules import tensors
+from clbench.modules import of_body, tensors
 from clbench.strategies.baselines import Naive
+from clbench.strategies.merging import ZeroShotMerge
 from clbench.strategies.replay import ER
 from clbench.strategies.sara import SaRA, polar
+from clbench.strategies.values import copied
 
 LESSONS = [lesson(images([0, 1] * 16), 0), lesson(images([2, 3] * 16), 1)]
 
@@ -130,3 +132,25 @@ def test_the_second_step_has_the_norm_of_the_first_one_s_change():
 def test_a_body_without_weights_has_none_that_are_small():
     with pytest.raises(Mistake, match="sara trains the smallest weights of the body, and of this model's none trains"):
         SaRA().start(opened(model=Net(hidden=0)), syllabus(sizes=[32]))
+
+
+def test_where_the_base_begins_elsewhere_what_stands_still_stands_there():
+    learner = opened(model=Transformer(), batch=8)
+    strategy = SaRA(ZeroShotMerge(), share=0.2)
+    before = {}
+
+    class Noted(Naive):
+        def learn(self, learner, experience):
+            before.update(copied(learner.model, dict(learner.model.named_parameters())))
+            super().learn(learner, experience)
+
+    strategy.base.base = Noted()
+    strategy.start(learner, syllabus(sizes=[32, 32]))
+    first = copied(learner.model, dict(learner.model.named_parameters()))
+    for experience in LESSONS:
+        learner.begin(experience)
+        strategy.learn(learner, experience)
+        learner.end()
+        assert all(torch.equal(before[name], first[name]) for name in first)
+        still = torch.cat([(p.detach() == first[name]).flatten() for name, p in of_body(learner.model).items()])
+        assert 0.8 <= float(still.float().mean()) < 1

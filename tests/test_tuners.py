@@ -20,7 +20,7 @@ from clbench.strategies.fpf import FPF
 from clbench.strategies.gs_lora import GSLoRA
 from clbench.strategies.hft import HFT
 from clbench.strategies.linear_probe import LinearProbe
-from clbench.strategies.merging import EMAMerge
+from clbench.strategies.merging import EMAMerge, ZeroShotMerge
 from clbench.strategies.mos import MOS
 from clbench.strategies.paths import SI, RWalk
 from clbench.strategies.plasticity import L2Init
@@ -29,7 +29,7 @@ from clbench.strategies.ranpac import RanPAC
 from clbench.strategies.replay import ER
 from clbench.strategies.sparse import S2FT
 from clbench.strategies.tuners import SSF, VPT, BitFit, BottleneckAdapter, LoRA, MaskTuning, NormOnly
-from clbench.strategies.unlearning import L2
+from clbench.strategies.unlearning import L2, Retrain
 from clbench.strategy import Around
 from clbench.strategy import check as check_layers
 from clbench.sweep import check
@@ -242,13 +242,13 @@ def test_a_half_of_what_another_one_around_something_chose_may_train(strategy):
         (CorDA(L2()), "L2"),
         (EWC(CorDA()), "EWC"),
         (FPF(EMAMerge(CorDA(ER()))), "EMAMerge"),
+        (L2(Retrain()), "L2"),
+        (EWC(ZeroShotMerge()), "EWC"),
     ],
     ids=lambda part: type(part).__name__ if isinstance(part, Around) else part,
 )
 def test_what_holds_weights_has_no_part_in_what_makes_them_anew(strategy, holds):
-    line = (
-        f"^CorDA with {holds}: CorDA makes its weights anew at each experience, and {holds} holds them where they were"
-    )
+    line = rf"^(\w+) with {holds}: \1 begins an experience with weights of its own, and {holds} holds them where they"
     with pytest.raises(Mistake, match=line):
         check_layers(strategy)
 
