@@ -516,15 +516,12 @@ class Learner:
         """
         kind = (self._trains(loss), batch.shape)
         if kind not in self.flops.table:
-            before = self.model.training
-            self.model.eval()
-            with self.flops.counting(kind):
+            with resting(self.model), self.flops.counting(kind):
                 value = loss(self, batch)
                 value = value[0] if isinstance(value, tuple) else value
                 if value.requires_grad:
                     value.backward()
             self.model.zero_grad()
-            self.train(before)
         return self.flops.table[kind]
 
     def plain_cost(self, samples: int) -> int:

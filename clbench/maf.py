@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clbench.batch import following
 from clbench.errors import Mistake
+from clbench.modules import resting
 from clbench.strategy import Around, Loss, Strategy, layers
 from clbench.types import Positive
 
@@ -151,11 +152,7 @@ def saved(learner: Learner, loss: Loss, batch: Batch) -> int:
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    before = [(module, module.training) for module in learner.model.modules()]
-    learner.model.eval()
-    with sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda tensor: tensor):
+    with resting(learner.model), sdpa_kernel(SDPBackend.MATH), saved_tensors_hooks(note, lambda tensor: tensor):
         value = loss(learner, batch)
     del value
-    for module, mode in before:
-        module.training = mode
     return sum(found.values())
