@@ -20,7 +20,6 @@ from itertools import zip_longest
 from math import isclose
 from pathlib import Path
 
-from clbench.checkpoint import write_atomically
 from clbench.configurations import configurations, provenance
 from clbench.errors import Mistake
 from clbench.leaderboard import DEFAULT, leaderboard, render
@@ -52,6 +51,8 @@ def archive(results: Sequence[Result], target: Path, show: Sequence[str] = ()) -
         Mistake: there is no run, one is not finished, the folder holds runs, there is no such summary, or nothing can
             be written there.
     """
+    from clbench.checkpoint import write_atomically
+
     summaries(show)
     if runs := next(target.rglob("meta.json"), None):
         raise Mistake(f"{target} holds runs ({runs.parent}); name the archive last: results/reference/NAME.")

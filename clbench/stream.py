@@ -39,7 +39,8 @@ class Exam:
     classes: frozenset[int]
     """the labels that the task-incremental read-out leaves open"""
     since: int | None = None
-    """first experience that teaches it; None: never taught"""
+    """first experience by which all its labels are taught, or some where exams are answered among all labels; None:
+    never taught"""
     until: int | None = None
     """experience that asks to forget it"""
     score: str = "accuracy"

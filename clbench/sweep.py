@@ -18,6 +18,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -195,17 +196,15 @@ def _place(problem: Exception) -> str:
     """Where it was raised: the innermost line that is neither clbench's, an installed package's nor Python's own, if
     there is one.
     """
-    import sysconfig
     import traceback
 
-    from clbench import metrics, strategies, streams
-
-    frames = traceback.extract_tb(problem.__traceback__)
-    others = [Path(sysconfig.get_path("stdlib")), Path(__file__).parent]
-    others += [Path(place) for wing in (metrics, strategies, streams) for place in wing.__path__]
-    theirs = [f for f in frames if "site-packages" not in f.filename and not {*others} & {*Path(f.filename).parents}]
-    where = (theirs or frames)[-1]
-    return f"{Path(where.filename).name}:{where.lineno}"
+    others, places, theirs = {"clbench", *sys.stdlib_module_names}, [], []
+    for frame, line in traceback.walk_tb(problem.__traceback__):
+        file, module = Path(frame.f_code.co_filename), str(frame.f_globals.get("__name__"))
+        places.append(f"{file.name}:{line}")
+        if module.partition(".")[0] not in others and "site-packages" not in file.parts:
+            theirs.append(places[-1])
+    return (theirs or places)[-1]
 
 
 def _log(folder: Path) -> None:

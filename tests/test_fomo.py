@@ -15,7 +15,7 @@ from clbench.learner import Learner
 from clbench.maf import MemoryAdjusted
 from clbench.mixture import Mixture
 from clbench.strategies.consolidation import EWC
-from clbench.strategies.merging import ZeroShotMerge
+from clbench.strategies.merging import EMAMerge
 from clbench.strategies.schedules import MetaSchedule
 from clbench.streams.concepts import Concepts, drawn
 from clbench.streams.fomo import Fomo, contrastive
@@ -200,7 +200,7 @@ def test_a_run_killed_at_every_save_comes_to_the_same_bits(tmp_path, monkeypatch
 
     def method():
         held = EWC(ewc_lambda=0.1, fisher_samples=8)
-        return MemoryAdjusted(base=MetaSchedule(meta="dynamic", base=ZeroShotMerge(share=1.0, base=held)), maf=2e8)
+        return MemoryAdjusted(base=MetaSchedule(meta="dynamic", base=EMAMerge(share=1.0, base=held)), maf=2e8)
 
     check_strategy(
         method,
