@@ -60,7 +60,7 @@ class DFIL(Strategy):
     def start(self, learner: Learner, syllabus: Syllabus) -> None:
         assert syllabus.lessons is not None
         self.share = self.memory_size // syllabus.lessons
-        least = max(2, fewest(syllabus))
+        least = max(2, classes_of_a_lesson(syllabus))
         if self.share < least:
             raise Mistake(
                 f"strategy.memory_size={self.memory_size} is less than {least} for each of {syllabus.lessons} lessons."
@@ -123,7 +123,7 @@ def hard_and_typical(features: Tensor, logits: Tensor, count: int) -> Tensor:
     return torch.cat([hard, typical])
 
 
-def fewest(syllabus: Syllabus) -> int:
-    """Classes that a lesson may have: one sample of each is the least that can be kept of it."""
+def classes_of_a_lesson(syllabus: Syllabus) -> int:
+    """How many classes a lesson may have, as far as is known beforehand."""
     assert syllabus.lessons is not None
     return syllabus.classes if syllabus.shared else -(-syllabus.classes // syllabus.lessons)

@@ -33,7 +33,7 @@ from clbench.learner import Learner
 from clbench.memory import Memory
 from clbench.seeds import derive
 from clbench.strategies.contrast import supcon
-from clbench.strategies.dfil import fewest
+from clbench.strategies.dfil import classes_of_a_lesson
 from clbench.strategies.embedding import embedded
 from clbench.strategy import Strategy
 from clbench.stream import Experience, Syllabus
@@ -76,7 +76,7 @@ class SURLID(Strategy):
         self.share = self.memory_size // self.lessons
         if len(syllabus.shape) != 3:
             raise Mistake("sur_lid measures how features stand a shuffle of the image; this stream has none.")
-        least = max(2, fewest(syllabus))
+        least = max(2, classes_of_a_lesson(syllabus))
         if self.share < least:
             raise Mistake(
                 f"strategy.memory_size={self.memory_size} is less than {least} for each of {self.lessons} lessons."

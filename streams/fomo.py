@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -232,10 +232,11 @@ class Fomo(Stream):
 
     def protocol(self) -> dict[str, Any]:
         augmentation = ([f"crop {self.crop}"] if self.crop else []) + (["flip"] if self.flip else [])
+        sets = [replace(concepts, data=Path(concepts.data).name) for concepts in self.sets]
         return {
             "scenario": "concept-incremental (FoMo-in-Flux)",
             "data": ", ".join(f"{c.title} ({c.role})" for c in self.sets),
-            "sets": hashlib.sha256(repr(self.sets).encode()).hexdigest()[:12],
+            "sets": hashlib.sha256(repr(sets).encode()).hexdigest()[:12],
             "data content": ", ".join(value[:12] for value in self.checksums().values()),
             "experiences": "a data set each" if self.order == "dataset" else self.tasks,
             "order": f"{self.order}{', reversed' if self.reverse else ''}, {self.order_seed}",
