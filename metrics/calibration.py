@@ -23,6 +23,7 @@ from clbench.types import Count
 BINS = 15
 """of equal width, as in the paper"""
 PLACES = "an answer is a sequence"
+ALONE = "all exams are of what one experience was the first to teach"
 
 
 def taught(look: Look, samples: int | None = None) -> list[Exam]:
@@ -90,20 +91,16 @@ class Confusion(Probe):
     labels that experience j was the first to teach; a row `confusion/share` for each i and j, subject `i>j`, counted
     from 1. The diagonal are answers within the right experience, right or wrong.
 
-    Undefined where experiences share classes.
+    Undefined where experiences share classes, or one was the first to teach all that is asked.
     """
 
     def __call__(self, look: Look) -> Iterable[Row]:
-        if look.step != look.syllabus.lessons:
+        if look.step != look.syllabus.lessons or not (exams := taught(look)):
             return
-        if look.syllabus.shared:
-            yield Row(look.step, look.at, "confusion/share", "", None, 0, SHARED)
-            return
-        exams = taught(look)
-        if not exams:
-            return
-        if look.syllabus.places:
-            yield Row(look.step, look.at, "confusion/share", "", None, 0, PLACES)
+        alone = len({exam.since for exam in exams}) == 1
+        why = SHARED if look.syllabus.shared else PLACES if look.syllabus.places else ALONE if alone else ""
+        if why:
+            yield Row(look.step, look.at, "confusion/share", "", None, 0, why)
             return
         experience = np.full(look.syllabus.classes, -1)
         for exam in exams:

@@ -19,8 +19,9 @@ from clbench.types import Count
 class Remembering(Around):
     """A strategy around another that needs samples of the past; `memory_of(self)` gives them.
 
-    A memory of its own is offered what the base trains on from the stream, after each step of the experience's own
-    optimiser; what a request says to forget is deleted from it.
+    A memory of its own is offered what the base trains on from the stream (all that was taught so far, around
+    cumulative training), after each step of the experience's own optimiser; what a request says to forget is deleted
+    from it.
     """
 
     memory_size: Count | None = None

@@ -3,7 +3,7 @@ import pytest
 import torch
 from test_exams import EXAMS, exam, look
 
-from clbench.metrics.calibration import Calibration, Confusion, calibration_error
+from clbench.metrics.calibration import ALONE, Calibration, Confusion, calibration_error
 from clbench.metrics.exams import SHARED
 from clbench.strategies.baselines import Joint
 
@@ -66,6 +66,11 @@ def test_two_exams_of_one_experience_are_one_row():
     shares = {row.subject: (row.value, row.n) for row in Confusion()(look(3, exams=together))}
     assert shares["1>1"] == ((3 + 1) / 5, 5)
     assert shares.keys() == {"1>1", "1>3", "3>1", "3>3"}
+
+
+def test_one_experience_is_not_taken_for_another():
+    (row,) = Confusion()(look(3, exams=EXAMS[:1]))
+    assert (row.value, row.note) == (None, ALONE)
 
 
 def test_confusion_is_of_the_end():
