@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,16 +101,28 @@ def line(stream: str, names: str, n: int, cells: Iterable[str]) -> str:
     return f"| {stream} | {names} | {n} | {' | '.join(cells)} |"
 
 
-def less(stream: str, one: Configuration, other: Configuration, columns: Sequence[str], names: str, p: bool) -> str:
-    """The line of a difference over the seeds that both have; with `p`, that of the exact sign-flip test beside it."""
+def gain(values: Sequence[float | None]) -> str:
+    return mean_text(values, "+.1f")
+
+
+def tested(values: Sequence[float | None]) -> str:
+    """A gain, and p of the exact sign-flip test where each seed has a number."""
+    there = [value for value in values if value is not None]
+    return gain(values) + (f" ({sign_flip(there):.3f})" if 1 < len(there) == len(values) else "")
+
+
+def less(
+    stream: str,
+    one: Configuration,
+    other: Configuration,
+    columns: Sequence[str],
+    names: str,
+    shown: Callable[[Sequence[float | None]], str] = gain,
+) -> str:
+    """The line of a difference over the seeds that both have."""
     both = sorted(one.found.keys() & other.found.keys())
-    cells = []
-    for column in columns:
-        gains = [minus(one.found[seed].get(column), other.found[seed].get(column)) for seed in both]
-        there = [gain for gain in gains if gain is not None]
-        tested = p and 1 < len(there) == len(gains)
-        cells.append(mean_text(gains, "+.1f") + (f" ({sign_flip(there):.3f})" if tested else ""))
-    return line(stream, names, len(both), cells)
+    gains = ([minus(one.found[seed].get(column), other.found[seed].get(column)) for seed in both] for column in columns)
+    return line(stream, names, len(both), map(shown, gains))
 
 
 def lines(stream: str, found: Iterable[Configuration], columns: Sequence[str], against: str | None) -> list[str]:
@@ -119,7 +131,7 @@ def lines(stream: str, found: Iterable[Configuration], columns: Sequence[str], a
     if against is not None:
         others = [one for one in ones if one.hash.startswith(against)]
         chosen = [(one, other) for other in others for one in ones if one is not other]
-        return [less(stream, one, other, columns, one.names(), True) for one, other in chosen]
+        return [less(stream, one, other, columns, one.names(), tested) for one, other in chosen]
     made = []
     for one in ones:
         cells = (mean_text([of.get(column) for of in one.found.values()]) for column in columns)
@@ -128,7 +140,7 @@ def lines(stream: str, found: Iterable[Configuration], columns: Sequence[str], a
     for one in ones:
         if one.mask == "batch" and one.rest in unmasked:
             names = one._replace(mask="batch - all").names()
-            made.append(less(stream, one, unmasked[one.rest], columns, names, False))
+            made.append(less(stream, one, unmasked[one.rest], columns, names))
     return made
 
 
