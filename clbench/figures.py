@@ -398,7 +398,8 @@ def confusion_map(rows: Sequence[Row]) -> Figure | None:
 
 def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure:
     """Knowledge accumulation of configurations against one reference: KA(t) over the stream, and final accuracy by how
-    often a class was taught, where classes come again. Means over seeds, bands and bars: 95 % intervals.
+    often a class was taught, where some are taught more than three times as often as others. Means over seeds, bands
+    and bars: 95 % intervals.
 
     Raises:
         Mistake: a run and the reference share no seed, network or exams, or KA is undefined, for the reason given.
@@ -407,48 +408,64 @@ def accumulation(runs: Sequence[Result], references: Sequence[Result]) -> Figure
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    from clbench.accumulation import by_frequency, curve
+    from clbench.accumulation import curve
     from clbench.reference import pairs
     from clbench.statistics import mean_interval
 
     groups = configurations(runs)
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
-    over, by = figure.subplots(1, 2)
-    for number, (group, settings) in enumerate(zip(groups, differences(groups), strict=True)):
-        found = pairs(group, references)
-        name, colour = label(group[0], settings), COLOURS[number % len(COLOURS)]
+    named = [label(group[0], settings) for group, settings in zip(groups, differences(groups), strict=True)]
+    found = [pairs(group, references) for group in groups]
+    bins = [[_by_frequency(rows) for rows, _ in each] for each in found]
+    shares = [low for each in bins for one in each for low in one]
+    uneven = bool(shares) and max(shares) > 3 * min(shares)
+    figure = Figure(figsize=(9.6 if uneven else 6.4, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2 if uneven else 1, squeeze=False)[0]
+    for number, (name, each) in enumerate(zip(named, found, strict=True)):
         try:
-            curves = [curve(*pair) for pair in found]
+            curves = [curve(*pair) for pair in each]
         except Undefined as reason:
             raise Mistake(f"{name} has no knowledge accumulation against this reference: {reason}.") from None
         steps = [step for step in curves[0].steps if all(step in one.steps for one in curves)]
         ends = [mean_interval([100 * one.ka[one.steps.index(step)] for one in curves]) for step in steps]
         middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
-        over.plot(steps, middle, color=colour, linewidth=1.5, label=name)
-        over.fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
-        try:
-            bins = [{one.low: one.accuracy for one in by_frequency(rows)} for rows, _ in found]
-        except Undefined:
-            continue
-        lows = sorted({low for each in bins for low in each})
-        ends = [mean_interval([100 * each[low] for each in bins if low in each]) for low in lows]
-        middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).T
-        apart = np.array(lows) * 1.06 ** (number - (len(groups) - 1) / 2)
-        by.plot(apart, middle, color=colour, marker=MARKS[number % len(MARKS)], linewidth=1.5)
-        by.errorbar(apart, middle, half, color=colour, linestyle="none", elinewidth=1, alpha=0.4)
-    over.axhline(100, color="0.6", linestyle="--", linewidth=1)
-    over.set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, 1.1 * _extent(over)[1]))
-    by.set(xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 102))
-    by.xaxis.set_major_formatter(FuncFormatter(lambda share, place: f"{share:.2g}"))
-    by.xaxis.set_minor_formatter(FuncFormatter(lambda share, place: f"{share:.2g}" if f"{share:e}"[0] in "25" else ""))
-    for axes in (over, by):
+        colour = COLOURS[number % len(COLOURS)]
+        panels[0].plot(steps, middle, color=colour, linewidth=1.5, label=name)
+        panels[0].fill_between(steps, middle - half, middle + half, color=colour, alpha=0.2, linewidth=0)
+        for axes in panels[1:]:
+            lows = sorted({low for one in bins[number] for low in one})
+            ends = [mean_interval([100 * one[low] for one in bins[number] if low in one]) for low in lows]
+            middle, half = np.array([(mean, width or 0.0) for mean, width in ends]).reshape(-1, 2).T
+            apart = np.array(lows) * 1.06 ** (number - (len(groups) - 1) / 2)
+            axes.plot(apart, middle, color=colour, marker=MARKS[number % len(MARKS)], linewidth=1.5)
+            axes.errorbar(apart, middle, half, color=colour, linestyle="none", elinewidth=1, alpha=0.4)
+    panels[0].axhline(100, color="0.6", linestyle="--", linewidth=1)
+    panels[0].set(xlabel="experiences learned", ylabel="KA, % of the reference", ylim=(0, 1.1 * _extent(panels[0])[1]))
+    panels[0].legend(frameon=False, fontsize=9)
+    for axes in panels[1:]:
+        axes.set(
+            xlabel="share of experiences that taught a class", ylabel="final accuracy, %", xscale="log", ylim=(0, 102)
+        )
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, place: f"{share:.2g}"))
+        axes.xaxis.set_minor_formatter(
+            FuncFormatter(lambda share, place: f"{share:.2g}" if f"{share:e}"[0] in "25" else "")
+        )
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    over.legend(frameon=False, fontsize=9)
     [beside] = configurations(references)
     told = label(beside[0], differences([*groups, beside])[-1])
-    figure.suptitle(f"{groups[0][0].stream}; reference: {beside[0].stream}, {told}", fontsize=10)
+    figure.suptitle(f"{groups[0][0].stream}\nreference: {beside[0].stream}, {told}", fontsize=10)
     return figure
+
+
+def _by_frequency(rows: Sequence[Row]) -> dict[float, float]:
+    """Final accuracy by the lower end of a bin of shares; empty where it is undefined."""
+    from clbench.accumulation import by_frequency
+
+    try:
+        return {each.low: each.accuracy for each in by_frequency(rows)}
+    except Undefined:
+        return {}
 
 
 def plasticity(results: Sequence[Result]) -> Figure:

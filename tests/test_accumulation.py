@@ -196,6 +196,9 @@ def test_the_figure_has_a_curve_with_a_band_and_accuracy_by_frequency(folder, tm
     assert to_hex(over.lines[0].get_color()) == COLOURS[0].lower()
     assert len(over.collections) == 1
     assert by.lines[0].get_ydata().tolist() == pytest.approx([81.0, 100.0])
+    often = [row._replace(value=8) if row.metric == "stream/occurrences" else row for row in RUN]
+    alike = [write_run(folder / "alike", "naive", seed, rows=often) for seed in range(3)]
+    assert len(draw(results.find(alike[0].parent), results.select(folder, "joint")).axes) == 1
     file = tmp_path / "accumulation.svg"
     assert main(["reference", "naive", "joint", "--results", str(folder), "--figure", str(file)]) == 0
     assert file.stat().st_size > 1000
