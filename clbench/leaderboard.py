@@ -19,7 +19,7 @@ from clbench.configurations import (
     shown_settings,
 )
 from clbench.metric import Summary
-from clbench.result import Result, summaries, trouble
+from clbench.result import Result, read_rows, summaries, summarise, trouble
 from clbench.tables import Table, heading, mark, quantities, sheet, write
 from clbench.words import NULL
 
@@ -151,6 +151,7 @@ def _board(results: list[Result], metrics: dict[str, Summary]) -> Board:
         notes.append(f"Not all rows have the same seeds: {unusual}; the others {ranges(usual)}.")
     if len(rows) > 1 and min(len(row.seeds) for row in rows) < ENOUGH:
         notes.append(f"With fewer than {ENOUGH} seeds no difference to another row can be claimed.")
+    notes += _hardware(groups, found, metrics)
     if on_validation(results[0].protocol):
         notes.append("Exams are validation shares: to choose options by, not to judge strategies by.")
     return Board(results[0].protocol, metrics, rows, notes)
@@ -177,21 +178,48 @@ def _rates(groups: list[list[Result]], found: list[float | None], better: str) -
 
 
 def means(group: Sequence[Result], metrics: dict[str, Summary]) -> dict[str, Cell]:
-    """A mean for each metric, or the reason why there is none: one seed without a value is enough for that."""
+    """A mean for each metric, or the reason why there is none: one seed without a value is enough for that, and,
+    of what a rerun does not repeat (times, memory), seeds on several devices.
+    """
     from clbench.statistics import mean_interval
 
     n, cells = len(group), {}
     if reason := trouble(group):
         return dict.fromkeys(metrics, Cell(None, None, n, reason))
     values = [result.summaries(metrics) for result in group]
+    devices = _devices(group)
+    bound = _bound(group[0], metrics) if len(devices) > 1 else []
     for id in metrics:
         numbers = [number for value in values if (number := value[id].number) is not None]
-        if len(numbers) == n:
+        if id in bound:
+            cells[id] = Cell(None, None, n, f"its seeds ran on {' and on '.join(devices)}")
+        elif len(numbers) == n:
             cells[id] = Cell(*mean_interval(numbers), n)
         else:
             said = "; ".join(dict.fromkeys(value[id].note for value in values if value[id].number is None))
             cells[id] = Cell(None, None, n, said + (f" ({n - len(numbers)} of {n} seeds)" if numbers else ""))
     return cells
+
+
+def _hardware(groups: list[list[Result]], found: list[dict[str, Cell]], metrics: dict[str, Summary]) -> list[str]:
+    """What times and memory were measured on, where it is not the same for all that are shown."""
+    on: dict[str, dict[str, None]] = {}
+    for group, cells in zip(groups, found, strict=True):
+        if (devices := _devices(group)) and any(cells[id].mean is not None for id in _bound(group[0], metrics)):
+            on.setdefault(devices[0], {})[group[0].strategy] = None
+    told = "; ".join(f"{', '.join(strategies)} on {device}" for device, strategies in sorted(on.items()))
+    return [f"Times and memory are not of one device: {told}."] if len(on) > 1 else []
+
+
+def _devices(group: Sequence[Result]) -> list[str]:
+    """What a configuration's seeds ran on, as far as that is written down."""
+    return sorted({device for result in group if (device := result.meta.get("device"))})
+
+
+def _bound(result: Result, metrics: dict[str, Summary]) -> list[str]:
+    """The ids of what a rerun of a run does not repeat."""
+    repeated = summarise(read_rows(result.folder / "rows.csv"), metrics)
+    return [id for id, value in result.summaries(metrics).items() if value.number != repeated[id].number]
 
 
 def render(boards: Sequence[Board], format: str = "terminal", console: Console | None = None) -> str:

@@ -224,6 +224,21 @@ def test_a_missing_cell_has_no_mean_and_a_footnote(tmp_path):
     assert "Left out, as no row has a value: backward transfer (task) (no task/accuracy was measured)." in text
 
 
+def test_seconds_on_several_devices_are_not_taken_together(tmp_path):
+    seconds = [Row(2, 20, "cost/train_seconds", "", 9.0)]
+    for seed, device in enumerate(["cpu", "a GPU", None]):
+        write_run(tmp_path, "er", seed, rows=final(0.5), timings=seconds, device=device)
+        write_run(tmp_path, "der", seed, rows=final(0.4), timings=seconds, device="cpu")
+        write_run(tmp_path, "naive", seed, rows=final(0.3), timings=seconds, device="a GPU")
+    (board,) = results.leaderboard(results.find(tmp_path), [FINAL, "cost/train_seconds"])
+    cells = board.rows[0].cells
+    assert cells["cost/train_seconds"] == (None, None, 3, "its seeds ran on a GPU and on cpu")
+    assert cells[FINAL][0] == 0.5
+    assert "Times and memory are not of one device: naive on a GPU; der on cpu." in board.notes
+    (board,) = results.leaderboard(results.find(tmp_path), [FINAL])
+    assert not [note for note in board.notes if note.startswith("Times")]
+
+
 def test_other_seeds_and_few_seeds_are_said(tmp_path):
     write_seeds(tmp_path, "er", [0.5] * 7)
     write_seeds(tmp_path, "der", [0.6] * 7)
