@@ -430,7 +430,7 @@ print(clbench.mirror.sync(folders, None, results))
         for n in range(3)
     ]
     for command in commands:
-        said, _ = command.communicate(timeout=60)
+        said, _ = command.communicate(timeout=PATIENCE)
         assert b"3 runs as in the results" in said
         assert b"behind" not in said
     found = counts(tmp_path)
