@@ -23,8 +23,6 @@ ELSEWHERE = {
     "plasticity.md": "what benchmarks/plasticity.py prints",
     "Forgeries": "no measurements",
     "And when the libraries themselves change?": "of APIs by when they live, not by strategy",
-    "Permuted MNIST, 20 tasks, one epoch each": "measured before there were archives",
-    "Rotated MNIST, 20 tasks, one epoch each": "measured before there were archives",
     "FPF at the end of replay": "what benchmarks/fpf_at_end.py prints: below",
     "Does drift predict restoration?": "what benchmarks/drift_and_restoration.py prints",
 }
@@ -101,6 +99,8 @@ def test_tables_say_what_the_runs_say():
     for page, section, heads, line in tables():
         names = sorted(set(re.findall(r"\w+", line)) & made.keys())
         for head, text in zip(heads, line.split("|"), strict=True):
+            if "published" in head:
+                continue
             kind = next((part for words, part in KINDS.items() if words in head), "")
             known = [pair for name in names for id, pairs in made[name].items() if kind in id for pair in pairs]
             wrong += [
