@@ -203,6 +203,8 @@ def means(group: Sequence[Result], metrics: dict[str, Summary]) -> dict[str, Cel
 
 def _hardware(groups: list[list[Result]], found: list[dict[str, Cell]], metrics: dict[str, Summary]) -> list[str]:
     """What times and memory were measured on, where it is not the same for all that are shown."""
+    if len({device for group in groups for device in _devices(group)}) < 2:
+        return []
     on: dict[str, dict[str, None]] = {}
     for group, cells in zip(groups, found, strict=True):
         if (devices := _devices(group)) and any(cells[id].mean is not None for id in _bound(group[0], metrics)):
